@@ -1,0 +1,74 @@
+"""Every exception that snapring raises, on one screen.
+
+One root, :class:`SnapringError`, so that a host can contain all of them with one ``except``; each class also derives
+from the builtin that a caller would expect. Messages name the fix. This module imports nothing, so that any layer, and
+the native core, may use it.
+"""
+
+__all__ = [
+    "Contended",
+    "ForkedHandle",
+    "HandleClosed",
+    "InvalidValue",
+    "LayoutMismatch",
+    "OwnerBusy",
+    "PayloadTooLarge",
+    "RankOutOfRange",
+    "RingFull",
+    "RingNotFound",
+    "RingUntrusted",
+    "SnapringError",
+    "WriterBusy",
+]
+
+
+class SnapringError(Exception):
+    """Root of everything that snapring raises on purpose."""
+
+
+class RingNotFound(SnapringError, FileNotFoundError):
+    """No ring of that name; raised only by commands and with ``must_exist=True``."""
+
+
+class LayoutMismatch(SnapringError):
+    """The ring's ranks, cells, payload, job or field types differ from what was asked; the message names both sides."""
+
+
+class WriterBusy(SnapringError):
+    """A living process already writes this rank; the message names the rank and the holder's pid."""
+
+
+class RankOutOfRange(SnapringError, IndexError):
+    """The rank is negative or not below the ring's number of ranks."""
+
+
+class PayloadTooLarge(SnapringError, ValueError):
+    """The encoded snapshot does not fit a cell; the previous snapshot stays readable."""
+
+
+class InvalidValue(SnapringError, ValueError):
+    """A name, an option or a field's value is not acceptable; nothing was written."""
+
+
+class HandleClosed(SnapringError, ValueError):
+    """The writer or reader was closed."""
+
+
+class OwnerBusy(SnapringError):
+    """Another process owns this role, and no standby was asked for."""
+
+
+class RingFull(SnapringError, OSError):
+    """The file system has too little space for the ring; the message names needed and free bytes."""
+
+
+class RingUntrusted(SnapringError, PermissionError):
+    """The file or directory is not one that snapring would have made: a link, a foreign owner, a loose mode, bad bytes."""
+
+
+class Contended(SnapringError):
+    """Every bounded try to read met a write in progress, and no earlier value is known. Try again."""
+
+
+class ForkedHandle(SnapringError):
+    """The handle was opened before a fork and is used in the child; open a new one there."""
