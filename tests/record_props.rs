@@ -271,6 +271,8 @@ fn unsound_fields_are_refused() {
         ("section", vec![int("s"), int("s.a")]),
         ("identifiers", vec![int("a:len")]),
         ("identifiers", vec![int("a..b")]),
+        ("identifiers", vec![int("__present__")]),
+        ("identifiers", vec![int("1a")]),
         ("printable", vec![int("")]),
         ("maximum", vec![Field::new("t", Kind::Str)]),
         ("maximum", vec![Field::sized("t", Kind::Int, 3)]),

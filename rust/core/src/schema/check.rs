@@ -140,8 +140,7 @@ fn names(fields: &[Field]) -> Result<(), SchemaError> {
     let mut seen = HashMap::with_capacity(fields.len());
     for Field { name, kind, .. } in fields {
         label(name)?;
-        let is_word = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_');
-        if !name.split('.').all(is_word) {
+        if !name.split('.').all(is_identifier) {
             return fail(format!("{name:?} is no dotted path of identifiers"));
         }
         if let Some((section, _)) = name.rsplit_once('.')
@@ -154,6 +153,12 @@ fn names(fields: &[Field]) -> Result<(), SchemaError> {
         }
     }
     Ok(())
+}
+
+/// Names with two leading underscores belong to Python and to the columns of its array view.
+fn is_identifier(part: &str) -> bool {
+    let starts = part.starts_with(|c: char| c.is_alphabetic() || c == '_') && !part.starts_with("__");
+    starts && part.chars().all(|c| c.is_alphanumeric() || c == '_')
 }
 
 fn bits(fields: &[Field]) -> Result<(), SchemaError> {
