@@ -1,0 +1,187 @@
+"""Every check by name. `nox` runs the default ones; `nox -l` lists all; `nox -s NAME` runs one.
+
+All sessions share one cargo target directory, and the wheel under test is built once per Python: cold, the default set
+takes a quarter of an hour on two cores, most of it compiling.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
+WHEELS = TARGET / "wheels"
+MAKES_THE_WHEEL = ("Cargo.toml", "Cargo.lock", "pyproject.toml", "README.md", "LICENSE", "rust", "python")
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+
+# The model checker needs optimised code, but not the minutes that whole-program optimisation takes.
+LOOM = {
+    "RUSTFLAGS": "--cfg loom",
+    "CARGO_TARGET_DIR": str(TARGET / "loom"),
+    "CARGO_PROFILE_RELEASE_LTO": "off",
+    "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16",
+}
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_external_run = True
+nox.options.sessions = ["fmt", "lint", "types", "stubs", "rust", "loom", "tests", "sdist", "docs", "bench"]
+
+
+def cargo(session: nox.Session, *arguments: str, **env: str) -> None:
+    """Runs cargo on the locked dependencies in the shared target directory."""
+    session.run("cargo", *arguments, env={"CARGO_TARGET_DIR": str(TARGET), **env}, external=True)
+
+
+def newest_source() -> float:
+    """When a file that the wheel is made of last changed, in seconds since the epoch."""
+    tops = [ROOT / name for name in MAKES_THE_WHEEL]
+    files = [path for top in tops for path in (top.rglob("*") if top.is_dir() else [top])]
+    return max(path.stat().st_mtime for path in files if path.is_file() and path.suffix not in {".pyc", ".so"})
+
+
+def wheel(session: nox.Session) -> Path:
+    """The wheel of this tree for the session's Python; built when there is none, or a source is newer."""
+    tag = session.run("python", "-c", "import sys; print(sys.implementation.cache_tag)", silent=True).strip()
+    folder = WHEELS / tag
+    built = [path for path in folder.glob("*.whl") if path.stat().st_mtime > newest_source()]
+    if not built:
+        shutil.rmtree(folder, ignore_errors=True)
+        command = ("pip", "wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT))
+        session.run("python", "-m", *command, env={"CARGO_TARGET_DIR": str(TARGET)})
+        built = list(folder.glob("*.whl"))
+    return built[0]
+
+
+def install_wheel(session: nox.Session, *extras: str) -> None:
+    """Installs the wheel and its extras into the session's environment, and proves that it is not the source tree."""
+    path = wheel(session)
+    session.install(f"{path}[{','.join(extras)}]" if extras else str(path))
+    session.install("--force-reinstall", "--no-deps", str(path))  # pip keeps an older build of the same version
+    check = "import snapring, sys; sys.exit(snapring.__file__.startswith(sys.argv[1]) and 'runs from the source tree')"
+    session.run("python", "-P", "-c", check, str(ROOT / "python"))
+
+
+def pytest(session: nox.Session, *arguments: str) -> None:
+    """Runs pytest with neither the tree nor the current directory on the import path."""
+    session.run("python", "-P", "-m", "pytest", *arguments, *session.posargs)
+
+
+@nox.session
+def fmt(session: nox.Session) -> None:
+    """Formatting of Rust and Python; `nox -s fmt -- fix` repairs it."""
+    fix = "fix" in session.posargs
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
+    cargo(session, "fmt", "--all", *([] if fix else ["--check"]))
+    session.run("ruff", "format", *([] if fix else ["--check"]), ".")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Clippy over the workspace with its tests and benches, ruff over everything."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
+    cargo(session, "clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings")
+    session.run("ruff", "check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict, over the package and over ordinary calls of it."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "types"), *PYPROJECT["project"]["dependencies"])
+    session.run("mypy")
+
+
+@nox.session
+def stubs(session: nox.Session) -> None:
+    """The stub of the native module says what the compiled module does."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "types"))
+    install_wheel(session)
+    session.run("python", "-P", "-m", "mypy.stubtest", "snapring._core", env={"MYPYPATH": ""})
+
+
+@nox.session(venv_backend="none")
+def rust(session: nox.Session) -> None:
+    """Tests and doc tests of the core crate; its examples run."""
+    cargo(session, "test", "--locked", "--package", "snapring-core")
+    ring_dir = Path(session.create_tmp()) / "rings"
+    for example in sorted((ROOT / "examples").glob("*.rs")):
+        ring_dir.mkdir(mode=0o700, exist_ok=True)
+        arguments = ("run", "--locked", "--package", "snapring-core", "--example", example.stem)
+        cargo(session, *arguments, SNAPRING_DIR=str(ring_dir))
+
+
+@nox.session(venv_backend="none")
+def loom(session: nox.Session) -> None:
+    """The seqlock, the slot and the bell under the model checker: every interleaving within its bounds."""
+    cargo(session, "test", "--locked", "--release", "--test", "loom", **LOOM)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The Python tests against the built wheel; arguments after `--` go to pytest."""
+    install_wheel(session, "test")
+    pytest(session)
+
+
+@nox.session
+def sdist(session: nox.Session) -> None:
+    """The source distribution builds and installs by itself, and what it installs passes the unit tests."""
+    folder = Path(session.create_tmp()) / "sdist"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.install(*PYPROJECT["build-system"]["requires"])
+    session.run("maturin", "sdist", "--out", str(folder))
+    (archive,) = folder.glob("*.tar.gz")
+    session.install("--force-reinstall", f"{archive}[test]", env={"CARGO_TARGET_DIR": str(TARGET)})
+    pytest(session, "tests/python/unit")
+
+
+@nox.session(venv_backend="none")
+def docs(session: nox.Session) -> None:
+    """Rust documentation without a warning. Examples in Rust run in `rust`, all others in `tests`."""
+    cargo(session, "doc", "--locked", "--workspace", "--no-deps", RUSTDOCFLAGS="-D warnings")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Every benchmark once, as a test of itself: each asserts its answer before it is timed."""
+    install_wheel(session, "bench")
+    session.run("python", "-P", "benches/python/compare.py", "--quick")
+    cargo(session, "bench", "--locked", "--package", "snapring-core", "--", "--test")
+
+
+@nox.session(venv_backend="none")
+def mutants(session: nox.Session) -> None:
+    """Each marked memory ordering, weakened in turn, makes the model checker fail."""
+    session.run(sys.executable, "tests/mutants.py", *session.posargs, env=LOOM)
+
+
+@nox.session
+def kills(session: nox.Session) -> None:
+    """Writers killed a million times at random instructions; about an hour."""
+    install_wheel(session, "test")
+    pytest(session, "-m", "kills")
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Hours of publishing, reading, killing and restarting, with flat memory and no lost version."""
+    install_wheel(session, "test")
+    pytest(session, "-m", "soak")
+
+
+@nox.session
+def figure(session: nox.Session) -> None:
+    """Draws the picture of `snapring top` that README shows."""
+    install_wheel(session)
+    session.run("python", "-P", "docs/figure.py", "docs/top.svg")
+
+
+@nox.session(python=["3.12", "3.13", "3.14"])
+def wheels(session: nox.Session) -> None:
+    """A wheel for another Python, if the machine has it, passes the tests."""
+    install_wheel(session, "test")
+    pytest(session)
