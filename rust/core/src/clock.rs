@@ -1,0 +1,61 @@
+//! Clocks and identities that the kernel gives.
+
+use crate::error::Error;
+use rustix::time::{ClockId, clock_gettime};
+
+fn ns(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    (time.tv_sec * 1_000_000_000 + time.tv_nsec) as u64
+}
+
+/// `CLOCK_MONOTONIC`, ns: the clock of all ages.
+#[inline]
+pub fn mono_ns() -> u64 {
+    ns(ClockId::Monotonic)
+}
+
+/// The same clock at the last timer tick (1 to 10 ms old) for a quarter of the cost: good enough for rate limits.
+#[inline]
+pub fn coarse_ns() -> u64 {
+    ns(ClockId::MonotonicCoarse)
+}
+
+/// Wall clock, ns since 1970; for people and for other hosts, never for ages.
+#[inline]
+pub fn wall_ns() -> u64 {
+    ns(ClockId::Realtime)
+}
+
+/// Inode of this process's time namespace, or 0 where the kernel has none: monotonic stamps compare only inside one.
+pub fn time_namespace() -> u64 {
+    rustix::fs::stat("/proc/self/ns/time").map_or(0, |stat| stat.st_ino)
+}
+
+/// The kernel's boot id; claims and monotonic stamps mean nothing across boots.
+pub fn boot_id() -> Result<[u64; 2], Error> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, error))?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let id = u128::from_str_radix(&digits, 16).map_err(|_| Error::Invalid(format!("{path} holds no id: {text:?}")))?;
+    Ok([id as u64, (id >> 64) as u64])
+}
+
+/// Start time of this process in clock ticks since boot, 0 when unknown; with the pid a name for display.
+pub fn process_start() -> u64 {
+    std::fs::read_to_string("/proc/self/stat")
+        .ok()
+        .and_then(|stat| stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok())
+        .unwrap_or(0)
+}
+
+/// 128 random bits from the kernel.
+pub fn random() -> Result<[u64; 2], Error> {
+    let mut bytes = [0; 16];
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| Error::io("getrandom", error))?;
+    if got != bytes.len() {
+        return Err(Error::Invalid(format!("getrandom gave {got} bytes of {}", bytes.len())));
+    }
+    let id = u128::from_le_bytes(bytes);
+    Ok([id as u64, (id >> 64) as u64])
+}

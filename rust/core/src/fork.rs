@@ -1,0 +1,120 @@
+//! Fork safety: who am I, and what must a child close.
+//!
+//! A word in a page that the kernel zeroes in every child (`MADV_WIPEONFORK`) tells parent from child with one load;
+//! each handle keeps the word's value from its birth. A claim's descriptor must not live on in a child, or the claim
+//! would outlive its writer: an atfork handler closes those.
+#![allow(unsafe_code, reason = "madvise, pthread_atfork and close in the child; every block names its fact")]
+#![allow(clippy::disallowed_types, reason = "process-wide state, never modelled")]
+
+use crate::error::Error;
+use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+use std::sync::OnceLock;
+
+/// Which process a handle belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token(u64);
+
+// The page is mapped once and never unmapped.
+static PAGE: OnceLock<&'static AtomicU64> = OnceLock::new();
+// Plain memory, so a child inherits its value and counts on from it.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+fn page() -> Result<&'static AtomicU64, Error> {
+    if let Some(page) = PAGE.get() {
+        return Ok(page);
+    }
+    let len = crate::layout::PAGE;
+    // SAFETY: a new anonymous mapping at the kernel's choice touches no memory that Rust knows of.
+    let start = unsafe { mmap_anonymous(core::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }
+        .map_err(|error| Error::io("mapping the fork guard", error))?;
+    // SAFETY: the range is the mapping just made.
+    unsafe { madvise(start, len, Advice::LinuxWipeOnFork) }.map_err(|error| Error::io("guarding against forks", error))?;
+    // SAFETY: `start` is a page-aligned mapping that is never unmapped unless this thread lost the race below (then it
+    // stays unused), and zero bytes are a valid AtomicU64.
+    let word = unsafe { &*start.cast::<AtomicU64>() };
+    Ok(PAGE.get_or_init(|| word))
+}
+
+impl Token {
+    /// This process's token.
+    pub fn current() -> Result<Self, Error> {
+        let page = page()?;
+        match page.load(Ordering::Relaxed) {
+            0 => {
+                let fresh = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+                let now = page.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed);
+                Ok(Self(now.map_or_else(|other| other, |_| fresh)))
+            }
+            token => Ok(Self(token)),
+        }
+    }
+
+    /// True in the process that made the token, false in its children: one load.
+    #[inline]
+    pub fn is_here(self) -> bool {
+        PAGE.get().is_some_and(|page| page.load(Ordering::Relaxed) == self.0)
+    }
+}
+
+const FREE: i32 = -1;
+// A fixed table, because the handler runs between fork and exec, where nothing may allocate or lock.
+static CLAIMS: [AtomicI32; 4096] = [const { AtomicI32::new(FREE) }; 4096];
+static HANDLER: OnceLock<i32> = OnceLock::new();
+
+extern "C" fn close_claims() {
+    for entry in &CLAIMS {
+        let fd = entry.swap(FREE, Ordering::Relaxed);
+        if fd != FREE {
+            // SAFETY: the number came from an `OwnedFd` in a `ClaimFile` of the parent; in this child that value's drop
+            // is told by its token not to close it again.
+            unsafe { libc::close(fd) };
+        }
+    }
+}
+
+/// A descriptor that holds claims: closed in every child of a fork, so that claims end with their process.
+#[derive(Debug)]
+pub struct ClaimFile {
+    fd: Option<OwnedFd>,
+    entry: &'static AtomicI32,
+    token: Token,
+}
+
+impl ClaimFile {
+    /// Registers `fd`.
+    pub fn new(fd: OwnedFd) -> Result<Self, Error> {
+        let token = Token::current()?;
+        // SAFETY: the handler only touches static atomics and calls close, both allowed after a fork.
+        let registered = *HANDLER.get_or_init(|| unsafe { libc::pthread_atfork(None, None, Some(close_claims)) });
+        if registered != 0 {
+            return Err(Error::io("registering the fork handler", std::io::Error::from_raw_os_error(registered)));
+        }
+        let number = fd.as_raw_fd();
+        let entry = CLAIMS
+            .iter()
+            .find(|entry| entry.compare_exchange(FREE, number, Ordering::Relaxed, Ordering::Relaxed).is_ok())
+            .ok_or_else(|| Error::Invalid(format!("more than {} writers in one process", CLAIMS.len())))?;
+        Ok(Self { fd: Some(fd), entry, token })
+    }
+
+    /// The descriptor, in the process that opened it.
+    pub fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        match &self.fd {
+            Some(fd) if self.token.is_here() => Ok(rustix::fd::AsFd::as_fd(fd)),
+            _ => Err(Error::Forked("writer")),
+        }
+    }
+}
+
+impl Drop for ClaimFile {
+    fn drop(&mut self) {
+        if self.token.is_here() {
+            self.entry.store(FREE, Ordering::Relaxed);
+        } else {
+            // The child's handler closed the number already; it may name another file by now.
+            core::mem::forget(self.fd.take());
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The reader of all ranks: attaches when there is something to attach to, and again when that was replaced.
+
+use crate::clock;
+use crate::dir::{DirOptions, Directory, check_name};
+use crate::error::Error;
+use crate::file::RingFile;
+use crate::mapping::Access;
+use crate::ring::Ring;
+use crate::schema::Schema;
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use arc_swap::{ArcSwapOption, Guard};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use crate::ring::{Reading, State};
+
+/// How long a reader may go on with a file that was replaced.
+const LOOK_EVERY_NS: u64 = 1_000_000_000;
+/// Rounds of opening a file that changes meanwhile.
+const ROUNDS: u32 = 100;
+
+/// What a reader wants.
+#[derive(Clone, Debug, Default)]
+pub struct ReaderOptions {
+    /// Ring.
+    pub name: String,
+    /// Job that the ring must belong to; `None` takes any.
+    pub job: Option<String>,
+    /// Schema that the ring's must be compatible with; `None` takes any.
+    pub schema: Option<Arc<Schema>>,
+    /// Where.
+    pub dir: DirOptions,
+}
+
+/// The attached generation, held for the length of one call.
+pub type Attached = Guard<Option<Arc<Ring>>>;
+
+/// Reads any rank of one ring. Threads may share it; a child of a fork re-attaches by itself.
+#[derive(Debug)]
+pub struct Reader {
+    options: ReaderOptions,
+    current: ArcSwapOption<Ring>,
+    look_at_ns: AtomicU64,
+    attaching: Mutex<()>,
+    closed: AtomicBool,
+}
+
+impl Reader {
+    /// A reader of ring `options.name`, which need not exist yet.
+    pub fn open(options: ReaderOptions) -> Result<Self, Error> {
+        check_name(&options.name)?;
+        Ok(Self {
+            options,
+            current: ArcSwapOption::empty(),
+            look_at_ns: AtomicU64::new(0),
+            attaching: Mutex::new(()),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// What this reader was opened with.
+    pub fn options(&self) -> &ReaderOptions {
+        &self.options
+    }
+
+    /// The directory of the ring, `None` where there is none yet.
+    pub fn directory(&self) -> Result<Option<Directory>, Error> {
+        Directory::open(&self.options.dir)
+    }
+
+    /// The generation to read now; holds `None` while there is no ring. Looks at the path at most once a second.
+    #[inline]
+    pub fn ring(&self) -> Result<Attached, Error> {
+        let current = self.current.load();
+        match &*current {
+            Some(ring) if ring.is_here() && clock::coarse_ns() < self.look_at_ns.load(Ordering::Relaxed) => Ok(current),
+            _ => self.look(),
+        }
+    }
+
+    #[cold]
+    fn look(&self) -> Result<Attached, Error> {
+        let _one = self.attaching.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Error::Closed("reader"));
+        }
+        let next = self.attach()?;
+        // Only now: while there is nothing to attach to, each call looks again.
+        self.look_at_ns.store(clock::coarse_ns() + LOOK_EVERY_NS, Ordering::Relaxed);
+        if let Some(next) = next {
+            self.current.store(next);
+        }
+        Ok(self.current.load())
+    }
+
+    /// `None`: what is attached stays; `Some`: attach to this, or to nothing.
+    fn attach(&self) -> Result<Option<Option<Arc<Ring>>>, Error> {
+        let name = &self.options.name;
+        for _ in 0..ROUNDS {
+            let Some(directory) = self.directory()? else {
+                return Ok(Some(None));
+            };
+            if let Some(ring) = &*self.current.load() {
+                let inode = directory.inode(&format!("{name}{}", crate::dir::RING));
+                if ring.is_here() && ring.inode == inode {
+                    return Ok(None);
+                }
+            }
+            // Whatever comes next, the old generation is no answer any more.
+            self.current.store(None);
+            let Some(file) = RingFile::open(&directory, name, Access::Read)? else {
+                return Ok(Some(None));
+            };
+            if file.header.boot_id != clock::boot_id()? {
+                return Ok(Some(None)); // nobody of this boot has written it
+            }
+            self.check(&file)?;
+            let ring = Ring::attach(file)?;
+            if directory.inode(&format!("{name}{}", crate::dir::RING)) == ring.inode {
+                return Ok(Some(Some(Arc::new(ring))));
+            }
+        }
+        Ok(Some(None))
+    }
+
+    fn check(&self, file: &RingFile) -> Result<(), Error> {
+        let (name, header) = (&self.options.name, &file.header);
+        if let Some(job) = self.options.job.as_ref().filter(|&job| *job != header.job) {
+            return Err(Error::LayoutMismatch(format!(
+                "ring {name:?} belongs to job {:?}, this reader wants job {job:?}; choose another name for one of them",
+                header.job
+            )));
+        }
+        match &self.options.schema {
+            Some(schema) => Schema::compatible(&header.schema, schema)
+                .map_err(|reason| Error::LayoutMismatch(format!("ring {name:?} does not fit this reader: {reason}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets the mapping; it is unmapped when the last call that holds it returns. Later reads give [`Error::Closed`].
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        let _one = self.attaching.lock().unwrap_or_else(PoisonError::into_inner);
+        self.current.store(None);
+    }
+
+    /// True after [`Self::close`].
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+}
+
+/// Checks a rank that came from outside.
+#[inline]
+pub fn check_rank(rank: i64, ranks: u32) -> Result<u32, Error> {
+    u32::try_from(rank).ok().filter(|&rank| rank < ranks).ok_or(Error::RankOutOfRange { rank, ranks })
+}
