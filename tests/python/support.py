@@ -34,9 +34,11 @@ def python(code: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-W", "error", "-c", code, *arguments]
 
 
-def run_python(code: str, *arguments: str, deadline: float = 120.0) -> str:
-    """What a Python child printed; AssertionError with its output when it fails. Ends after ``deadline`` seconds."""
-    done = subprocess.run(python(code, *arguments), capture_output=True, text=True, timeout=deadline, check=False)
+def run(command: list[str], deadline: float = 120.0) -> str:
+    """What a command without input printed; AssertionError with its output when it fails; ends after ``deadline`` s."""
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=deadline, check=False
+    )
 
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meta.tree import python_files, rust_files, shown
-from support import run_python
+from support import python, run
 
 # Each would let bytes that somebody else wrote run as code here.
 CODE_FROM_BYTES = {"cPickle", "cloudpickle", "dill", "marshal", "pickle", "shelve", "yaml"}
@@ -86,7 +86,7 @@ def test_no_assert_statements() -> None:
 
 def test_import_leaves_no_footprint() -> None:
     """Importing snapring opens no descriptor, starts no thread, sets no signal handler and loads nothing heavy."""
-    changes, loaded = map(ast.literal_eval, run_python(FOOTPRINT).splitlines())
+    changes, loaded = map(ast.literal_eval, run(python(FOOTPRINT)).splitlines())
 
     assert changes == {}
     assert LATE_IMPORTS & set(loaded) == set()

@@ -1,0 +1,143 @@
+"""Ordinary calls of the public interface; never run, only type-checked, so that its types cannot rot.
+
+Each line is something a user would write. ``assert_type`` pins what their editor then knows.
+"""
+
+import asyncio
+import selectors
+from typing import Annotated, Any, assert_type
+
+import msgspec
+import numpy as np
+
+import snapring
+from snapring import LoadSnapshot, Publisher, Reader, Snapshot, View, Writer
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """A user's own schema."""
+
+    depth: int = 0
+    model: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    wait: float | None = None
+
+
+def write() -> None:
+    """Publish the default schema and close."""
+    with Writer("llama-70b", rank=3, ranks=8) as writer:
+        assert_type(writer.publish(LoadSnapshot(dp_rank=3, num_running_reqs=12)), int)
+        writer.publish(LoadSnapshot(num_waiting_reqs=4))
+    writer.close()
+
+
+def write_options() -> None:
+    """Every option of a writer."""
+    Writer("demo", rank=0, ranks=1, cells=16, job="run-7", keep=True, wake=False).close()
+    with Writer("queues", rank=0, ranks=2, schema=Queue) as queues:
+        queues.publish(Queue(depth=3, model="small"))
+    with Writer("blobs", rank=0, ranks=2, schema=bytes, payload=1024) as blobs:
+        blobs.publish(b"anything")
+
+
+def read(reader: Reader[LoadSnapshot]) -> None:
+    """One rank, and what a snapshot tells."""
+    snap = reader.read(3)
+    assert_type(snap, Snapshot[LoadSnapshot] | None)
+    if snap is None:
+        return
+    assert_type(snap.value, LoadSnapshot)
+    assert_type(snap.value.num_running_reqs, int)
+    assert_type(snap.rank, int)
+    assert_type(snap.version, int)
+    assert_type(snap.epoch, int)
+    assert_type(snap.age, float)
+    assert_type(snap.contended, bool)
+    assert_type(snap.state, snapring.State)
+    assert_type(snap.timestamp, float)
+    print(snap["num_running_reqs"], snap.beat_age, snap.generation, snap.origin)
+
+
+def read_all(reader: Reader[LoadSnapshot]) -> int:
+    """Every rank as objects."""
+    assert_type(reader.read_all(), list[Snapshot[LoadSnapshot]])
+    live = [snap for snap in reader.read_all() if snap.state is snapring.State.LIVE]
+    return sum(snap.value.num_total_tokens for snap in live)
+
+
+def view(reader: Reader[LoadSnapshot]) -> int:
+    """Every rank as arrays."""
+    ranks: View = reader.view()
+    tokens: np.ndarray[Any, Any] = ranks.records["num_total_tokens"]
+    fresh = ranks.ok & ranks.present("num_total_tokens") & (ranks.ages < 1.0)
+    print(ranks.versions.max(), ranks.states)
+    return int(tokens[fresh].argmin())
+
+
+def history(reader: Reader[LoadSnapshot]) -> float:
+    """The last publishes of a rank, oldest first."""
+    return float(reader.history(3, last=32)["gen_throughput"].mean())
+
+
+def wait(reader: Reader[LoadSnapshot]) -> None:
+    """The ways to wait for a change."""
+    assert_type(reader.wait(timeout=1.0), bool)
+    with selectors.DefaultSelector() as selector:
+        selector.register(reader.fileno(), selectors.EVENT_READ)
+        selector.select(timeout=1.0)
+        for rank in reader.poll():
+            assert_type(rank, int)
+
+
+async def follow(reader: Reader[LoadSnapshot]) -> None:
+    """Changes as an asynchronous stream."""
+    async for ranks in reader.changes():
+        for rank in ranks:
+            print(rank, reader.check(rank))
+
+
+def own_schema() -> None:
+    """The reader's value has the type of its schema; without one it is built from the file."""
+    with Reader("queues", schema=Queue) as queues, Reader("queues", schema=None) as anything:
+        snap = queues.read(0)
+        if snap is not None:
+            assert_type(snap.value.wait, float | None)
+        other = anything.read(0)
+        print(other.value if other is not None else None)
+    with Reader("blobs", schema=bytes) as blobs:
+        blob = blobs.read(0)
+        if blob is not None:
+            assert_type(blob.value, bytes)
+
+
+def host(prefill: bool) -> None:
+    """The publishing rules inside an engine's loop."""
+
+    def collect() -> LoadSnapshot:
+        return LoadSnapshot(num_running_reqs=1)
+
+    with Publisher(lambda: Writer("llama-70b", rank=0, ranks=8), interval=15) as publisher:
+        assert_type(publisher.tick(collect, force=prefill, phase="busy"), bool)
+        publisher.tick(collect, phase="idle")
+
+
+def errors() -> None:
+    """One root for everything; the builtins that one would expect."""
+    reader = Reader("llama-70b", max_age=2.0)
+    try:
+        reader.read(99)
+    except IndexError as error:
+        print(error)
+    try:
+        Reader("nowhere", must_exist=True)
+    except snapring.RingNotFound:
+        print(snapring.ring_name("http://host:30000/instance"))
+    except snapring.SnapringError:
+        raise
+    finally:
+        reader.close()
+
+
+def main() -> None:
+    """The asynchronous one is started like any other."""
+    with Reader("llama-70b", max_age=2.0) as reader:
+        asyncio.run(follow(reader))
