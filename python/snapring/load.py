@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 from snapring.errors import InvalidValue
 
@@ -94,6 +95,8 @@ def parse_include(include: str | Iterable[str] = "") -> frozenset[Section]:
     if isinstance(include, str):
         include = include.split(",") if include.strip() else ()
     names = [name.strip() for name in include]
+    if not names:
+        return _ALL
     wanted = {Section.CORE}
     for name in names:
         if name == "all":
@@ -102,7 +105,7 @@ def parse_include(include: str | Iterable[str] = "") -> frozenset[Section]:
             wanted.add(Section(name))
         else:
             raise InvalidValue(f"unknown section {name!r} in include; valid names: {_VALID_NAMES}")
-    return frozenset(wanted) if names else _ALL
+    return frozenset(wanted)
 
 
 class MemorySection(Struct, frozen=True, gc=False):
@@ -256,8 +259,8 @@ class LoadSnapshot(Struct, frozen=True, gc=False):
         """A JSON-ready dictionary: core fields flat, each section asked for as a nested dictionary under its field.
 
         Absent sections are left out. A field that was not reported stays, as ``None``, so that the set of keys does
-        not depend on what a scheduler measures. Fields that a subclass adds count as core. numpy numbers become native ones; NaN and infinities stay as they
-        are, because what to do with them is the formatter's choice.
+        not depend on what a scheduler measures. Fields that a subclass adds count as core. numpy numbers become native
+        ones; NaN and infinities stay as they are, because what to do with them is the formatter's choice.
 
         Args:
             include: the sections wanted, as in :func:`parse_include`.
@@ -266,25 +269,31 @@ class LoadSnapshot(Struct, frozen=True, gc=False):
             InvalidValue: ``include`` names an unknown section.
         """
         wanted = parse_include(include)
-        result = {name: _native(getattr(self, name)) for name in self.__struct_fields__ if name not in _NESTED}
+        values = asdict(self)
+        sections = {field: values.pop(field) for field in SECTION_FIELDS.values()}
+        result = _plain(values)
         for section, field in SECTION_FIELDS.items():
-            value = getattr(self, field)
+            value = sections[field]
             if section in wanted and value is not None:
-                result[field] = _native(value)
+                result[field] = _plain(asdict(value))
         return result
 
 
-_NESTED: Final = frozenset(SECTION_FIELDS.values())
 _NATIVE: Final = frozenset({int, float, bool, str, type(None)})
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    # Most often all values are native already, which one pass without bytecode can tell.
+    if _NATIVE.issuperset(map(type, values.values())):
+        return values
+    return {name: value if type(value) in _NATIVE else _native(value) for name, value in values.items()}
 
 
 def _native(value: Any) -> Any:  # noqa: ANN401  a field's value, whatever its type
     """``value`` without structs and without numpy, whose numbers all know ``tolist``: no need to import it to ask."""
-    if type(value) in _NATIVE:
-        return value
     if isinstance(value, Struct):
-        return {name: _native(getattr(value, name)) for name in value.__struct_fields__}
+        return _plain(asdict(value))
     if isinstance(value, list | tuple):
-        return [_native(item) for item in value]
+        return [item if type(item) in _NATIVE else _native(item) for item in value]
     to_native = getattr(value, "tolist", None)
     return value if to_native is None else to_native()

@@ -80,7 +80,7 @@ class PublishRule:
             raise InvalidValue(f"heartbeat must be more than 0 seconds, not {heartbeat!r}")
         if not stall_interval >= 0:
             raise InvalidValue(f"stall_interval must be 0 seconds or more, not {stall_interval!r}")
-        self._interval = max(1, interval)
+        self._interval = interval  # under 1 the countdown is over at the first call, as it is at 1
         self._heartbeat = heartbeat
         self._stall_interval = stall_interval
         self._left = self._interval
