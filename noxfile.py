@@ -46,8 +46,8 @@ def newest_source() -> float:
 
 def wheel(session: nox.Session) -> Path:
     """The wheel of this tree for the session's Python; built when there is none, or a source is newer."""
-    tag = session.run("python", "-c", "import sys; print(sys.implementation.cache_tag)", silent=True).strip()
-    folder = WHEELS / tag
+    tag = session.run("python", "-c", "import sys; print(sys.implementation.cache_tag)", silent=True)
+    folder = WHEELS / str(tag).strip()
     built = [path for path in folder.glob("*.whl") if path.stat().st_mtime > newest_source()]
     if not built:
         shutil.rmtree(folder, ignore_errors=True)

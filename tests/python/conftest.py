@@ -49,9 +49,9 @@ def spawn() -> Iterator[Spawn]:
     """``spawn(code, *arguments)`` starts a Python child with text pipes; its whole session is killed at the end."""
     children: list[subprocess.Popen[str]] = []
 
-    def start(code: str, *arguments: str, **options: object) -> "subprocess.Popen[str]":
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
-        child: subprocess.Popen[str] = subprocess.Popen(python(code, *arguments), **{**pipes, **options})
+    def start(code: str, *arguments: str) -> "subprocess.Popen[str]":
+        pipe = subprocess.PIPE
+        child = subprocess.Popen(python(code, *arguments), stdin=pipe, stdout=pipe, text=True, start_new_session=True)
         children.append(child)
         return child
 

@@ -69,7 +69,7 @@ def test_runner_finds_what_is_there() -> None:
     )
 
     assert commands(page) == ["snapring ls    --json"]
-    assert script(page).split("\n") == ["", "", "x = 1", *[""] * 16, "print(x)", ""]
+    assert script(page).split("\n") == ["", "", "x = 1", *[""] * 15, "print(x)", ""]
 
 
 def test_readme_has_examples() -> None:
