@@ -9,7 +9,7 @@ from meta.tree import ROOT, imports, modules, python_files, rust_files, shown, t
 # Lowest first. A package stands for everything in it, unless a longer name says otherwise.
 LAYERS = {
     "native": ("_core",),
-    "vocabulary": ("errors", "schema", "layout", "load", "config"),
+    "vocabulary": ("errors", "schema", "layout", "load", "state", "config"),
     "decisions": ("ownership", "publishing", "balance", "formats"),
     "adapters": ("ring", "relay", "rendezvous", "fanout", "dispatch.worker"),
     "services": ("publisher", "loads", "owner", "dispatch", "simulate"),
