@@ -182,6 +182,6 @@ def figure(session: nox.Session) -> None:
 
 @nox.session(python=["3.12", "3.13", "3.14"])
 def wheels(session: nox.Session) -> None:
-    """A wheel for another Python, if the machine has it, passes the tests."""
+    """A wheel for another Python passes the tests, where the path has that Python."""
     install_wheel(session, "test")
     pytest(session)
