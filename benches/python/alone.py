@@ -11,7 +11,7 @@ import peers
 from children import measured_cpu, pinned
 from model import Absent, Bench, Cell, Cells, Effort, Figure, Job, Load, Operation
 from payload import load
-from peers.ring import Snapring, state_name
+from peers.ring import Snapring
 from timing import Stopwatch, cold, hot
 
 RANK = 5
@@ -92,7 +92,7 @@ def _refuse_stale_answer(store: peers.Store) -> None:
         return
     store.drop_writer(RANK)
     time.sleep(2 * ANSWER_LIFE_S)
-    state = state_name(store.reader.view().states[RANK])
+    state = store.state(RANK)
     if state != "DEAD":
         raise AssertionError(f"the writer of rank {RANK} is gone, yet its state is {state}")
 

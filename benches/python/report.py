@@ -57,7 +57,7 @@ class Result:
         return min(values) / ours.value
 
     def verdict(self) -> str:
-        """Return whether the goal is met; a miss always says by how much, a missing figure why."""
+        """Return whether the goal is met; a miss always says how many times the goal it took."""
         goal, cell = self.row.goal, self.cells.get(peers.OURS)
         if goal is None:
             return ""
@@ -65,7 +65,7 @@ class Result:
             return "to reach: no figure"
         if cell.failed:
             return f"to reach: {cell.note}"
-        return "met" if cell.value <= goal else f"to reach: {cell.value / goal:.2f} x the goal"
+        return "met" if cell.value <= goal else f"to reach: {cell.value / goal:.1f} x"
 
 
 def rivals(names: Sequence[str]) -> list[str]:
@@ -187,7 +187,7 @@ def _cell_document(cell: Cell) -> dict[str, Any]:
 def _number(value: float) -> str:
     """Return three significant digits, or whole numbers where there are more."""
     digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
-    return f"{value:,.{digits}f}"
+    return f"{round(value, digits) + 0.0:,.{digits}f}"  # adding zero turns -0.0 into 0.0
 
 
 def _times(ratio: float | None) -> str:

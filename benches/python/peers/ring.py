@@ -97,6 +97,10 @@ class Snapring(Store):
         """Close one rank's writer, so that its claim is free."""
         self._writers.pop(rank).close()
 
+    def state(self, rank: int) -> str:
+        """Return the name of a rank's state, as the view's column has it."""
+        return _name(self.reader.view().states[rank])
+
     async def listen(self, changed: Callable[[], None]) -> None:
         """Wait on the reader's descriptor."""
 
@@ -123,21 +127,20 @@ def _whole(value: Foreign) -> Load:
 
 
 def _records(records: Foreign) -> list[Load]:
-    """Return what every record says in the fields that are plain numbers."""
-    names = [name for name in records.dtype.names if isinstance(payload.load(0).get(name), int | float)]
+    """Return what every record says in the fields that are plain numbers: all but the mode and the list."""
+    names = [name for name, value in payload.load(0).items() if not isinstance(value, str) and "moments" not in name]
     return [{name: record[name].item() for name in names} for record in records]
 
 
 def _living(seen: tuple[Any, Sequence[Any]]) -> list[Load]:
-    """Return the records of those ranks whose writer was found alive or merely quiet."""
+    """Return the records of those ranks whose writer was found to live."""
     view, states = seen
-    dead = {"DEAD", "NEVER"}
-    return [row for row, state in zip(_records(view.records), states, strict=True) if state_name(state) not in dead]
+    living = {"LIVE", "STALE"}
+    return [row for row, state in zip(_records(view.records), states, strict=True) if _name(state) in living]
 
 
-def state_name(state: Foreign) -> str:
-    """Return the name of a state, whether it comes as an enum member or as text."""
-    return str(getattr(state, "name", state))
+def _name(state: Foreign) -> str:
+    return str(_module().State(int(state)).name)
 
 
 def _module() -> Foreign:
