@@ -9,7 +9,7 @@ use crate::ring::Ring;
 use crate::schema::Schema;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::{ArcSwapOption, Guard};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 pub use crate::ring::{Reading, State};
 
@@ -40,7 +40,6 @@ pub struct Reader {
     options: ReaderOptions,
     current: ArcSwapOption<Ring>,
     look_at_ns: AtomicU64,
-    attaching: Mutex<()>,
     closed: AtomicBool,
 }
 
@@ -52,7 +51,6 @@ impl Reader {
             options,
             current: ArcSwapOption::empty(),
             look_at_ns: AtomicU64::new(0),
-            attaching: Mutex::new(()),
             closed: AtomicBool::new(false),
         })
     }
@@ -79,15 +77,17 @@ impl Reader {
 
     #[cold]
     fn look(&self) -> Result<Attached, Error> {
-        let _one = self.attaching.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.closed.load(Ordering::Relaxed) {
-            return Err(Error::Closed("reader"));
-        }
+        // No lock: two threads that attach at once make one mapping too many, and a child of a fork can never meet a
+        // lock that nobody is left to free.
         let next = self.attach()?;
         // Only now: while there is nothing to attach to, each call looks again.
         self.look_at_ns.store(clock::coarse_ns() + LOOK_EVERY_NS, Ordering::Relaxed);
         if let Some(next) = next {
             self.current.store(next);
+        }
+        if self.closed.load(Ordering::SeqCst) {
+            self.current.store(None);
+            return Err(Error::Closed("reader"));
         }
         Ok(self.current.load())
     }
@@ -139,8 +139,7 @@ impl Reader {
 
     /// Forgets the mapping; it is unmapped when the last call that holds it returns. Later reads give [`Error::Closed`].
     pub fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
-        let _one = self.attaching.lock().unwrap_or_else(PoisonError::into_inner);
+        self.closed.store(true, Ordering::SeqCst);
         self.current.store(None);
     }
 

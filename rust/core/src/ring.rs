@@ -181,9 +181,12 @@ impl Ring {
         seen.1
     }
 
-    /// Last sign of life of `rank`'s writer that is not a publish, ns on its monotonic clock.
-    pub fn beat_ns(&self, rank: u32) -> u64 {
-        self.slot(rank).load(word::BEAT_NS)
+    /// Last sign of life of `rank`'s writer, a publish or a heartbeat, ns on this process's monotonic clock.
+    ///
+    /// Across time namespaces only publishes count: a heartbeat there cannot be dated.
+    pub fn last_sign_ns(&self, rank: u32, reading: &Reading) -> u64 {
+        let slot = self.slot(rank);
+        if slot.load(word::TIME_NS) == self.time_namespace { reading.since_ns.max(slot.load(word::BEAT_NS)) } else { reading.since_ns }
     }
 
     /// True when a living process claims `rank`; asks the kernel when the last answer is older than 50 ms, or `now`.

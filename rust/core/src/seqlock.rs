@@ -37,15 +37,16 @@ pub fn write(cell: &[AtomicU64], n: u64, stamp: &[u64], payload: &[u64]) {
 #[inline]
 pub fn read(cell: &[AtomicU64], n: u64, copy: impl FnOnce(&[AtomicU64])) -> bool {
     let (seq, body) = cell.split_first().expect("a cell has a sequence word");
+    let complete = n.wrapping_mul(2); // n may be any word of a hostile file
     // Pairs with `write`'s final release store.
-    if seq.load(Ordering::Acquire) != 2 * n {
-        // order: reader-first
+    let first = seq.load(Ordering::Acquire); // order: reader-first
+    if first != complete {
         return false;
     }
     copy(body);
     // Pairs with `write`'s release fence. An acquire load below would not do: it orders what follows it, not the copy.
     fence(Ordering::Acquire); // order: reader-fence
-    seq.load(Ordering::Relaxed) == 2 * n // the fence above orders it after every word
+    seq.load(Ordering::Relaxed) == complete // the fence above orders it after every word
 }
 
 /// Sequence word of a cell, for recovery under a claim.

@@ -223,8 +223,10 @@ impl<'a> Slot<'a> {
     /// used again; an incomplete one is.
     pub fn recover(&self) -> Result<u64, Error> {
         let (head, base, highest) = (self.head(), self.load(slot::BASE), self.highest());
-        let expected = if head == 0 { highest == 0 || highest == base + 1 } else { highest == head || highest == head + 1 };
-        if !expected || head.max(base) >= VERSION_LIMIT {
+        let limit = head.max(base) >= VERSION_LIMIT;
+        let last = if head == 0 { base } else { head };
+        let expected = (head == 0 && highest == 0) || highest == head || (!limit && highest == last + 1);
+        if !expected || limit {
             return Err(Error::Untrusted(format!(
                 "a slot's head word is {head}, its base {base} and its newest complete cell {highest}: something else than \
                  snapring wrote to this ring; remove it (snapring gc --force)"

@@ -220,7 +220,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Stores a sign of life that is no publish: [`crate::reader::Reading::beat_ns`] moves, no age does.
+    /// Stores a sign of life that is no publish: [`crate::ring::Ring::last_sign_ns`] moves, no age does.
     pub fn beat(&self) -> Result<(), Error> {
         let guard = self.lock()?;
         let claimed = guard.as_ref().ok_or(Error::Closed("writer"))?;

@@ -1,0 +1,284 @@
+//! `Reader`: reads any rank as Python values, and waits for change.
+
+use crate::codec::Source;
+use crate::error::{OrRaise, InvalidValue};
+use crate::generation::Generation;
+use crate::snapshot::{Batch, Row, Snapshot};
+use crate::state::state_object;
+use crate::view::{View, frombuffer};
+use crate::buffer::Words;
+use arc_swap::ArcSwapOption;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyList, PyType};
+use snapring_core::fork::Token;
+use snapring_core::reader::check_rank;
+use snapring_core::{Codec, Cursor, DirOptions, Error, ReaderOptions, Schema, State, Watch, watch};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What a process knows of changes; a child of a fork starts anew.
+struct Waiting {
+    token: Token,
+    cursor: Mutex<Cursor>,
+    watch: PyOnceLock<Watch>,
+}
+
+#[pyclass(frozen, subclass, weakref, module = "snapring._core", name = "Reader")]
+pub(crate) struct Reader {
+    core: Arc<snapring_core::Reader>,
+    /// `schema text -> (compiled, decode)`, asked once per generation.
+    source: Py<PyAny>,
+    max_age_ns: u64,
+    generation: ArcSwapOption<Generation>,
+    waiting: ArcSwapOption<Waiting>,
+}
+
+impl Reader {
+    /// The generation to read now.
+    #[inline]
+    fn generation(&self, py: Python<'_>) -> PyResult<Option<Arc<Generation>>> {
+        let attached = self.core.ring().or_raise()?;
+        let Some(ring) = &*attached else {
+            return Ok(None);
+        };
+        if let Some(generation) = &*self.generation.load()
+            && Arc::ptr_eq(&generation.ring, ring)
+        {
+            return Ok(Some(Arc::clone(generation)));
+        }
+        self.decode(py, ring).map(Some)
+    }
+
+    #[cold]
+    fn decode(&self, py: Python<'_>, ring: &Arc<snapring_core::Ring>) -> PyResult<Arc<Generation>> {
+        let (compiled, convert) = self.source.bind(py).call1((&ring.header.schema_text,))?.extract()?;
+        let source = Source { compiled, convert };
+        let generation = Arc::new(Generation::new(py, Arc::clone(ring), &source, self.max_age_ns)?);
+        self.generation.store(Some(Arc::clone(&generation)));
+        Ok(generation)
+    }
+
+    /// The cursor and the watch of this process.
+    fn waiting(&self) -> PyResult<Arc<Waiting>> {
+        if let Some(waiting) = &*self.waiting.load()
+            && waiting.token.is_here()
+        {
+            return Ok(Arc::clone(waiting));
+        }
+        let token = Token::current().or_raise()?;
+        let fresh = Arc::new(Waiting { token, cursor: Mutex::default(), watch: PyOnceLock::new() });
+        self.waiting.store(Some(Arc::clone(&fresh)));
+        Ok(fresh)
+    }
+}
+
+#[pymethods]
+impl Reader {
+    // For annotations: `Reader[LoadSnapshot]`.
+    #[classmethod]
+    fn __class_getitem__(class: &Bound<'_, PyType>, item: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        Ok(class.py().import("types")?.getattr("GenericAlias")?.call1((class, item))?.unbind())
+    }
+
+    #[new]
+    #[pyo3(signature = (name, schema, source, *, max_age, job, dir, allow_disk))]
+    #[expect(clippy::too_many_arguments, reason = "one call from snapring.ring, by keyword")]
+    fn new(
+        name: String,
+        schema: Option<&str>,
+        source: Py<PyAny>,
+        max_age: f64,
+        job: Option<String>,
+        dir: Option<PathBuf>,
+        allow_disk: bool,
+    ) -> PyResult<Self> {
+        if !(max_age >= 0.0) {
+            return Err(InvalidValue::new_err(format!("max_age is in seconds, 0 or more, not {max_age}")));
+        }
+        let parse = |text| Schema::parse(text).map_err(|error| InvalidValue::new_err(error.to_string()));
+        let schema = schema.map(parse).transpose()?.map(Arc::new);
+        let options = ReaderOptions { name, job, schema, dir: DirOptions { path: dir, allow_disk } };
+        Ok(Self {
+            core: Arc::new(snapring_core::Reader::open(options).or_raise()?),
+            source,
+            max_age_ns: watch::seconds_to_ns(max_age),
+            generation: ArcSwapOption::empty(),
+            waiting: ArcSwapOption::empty(),
+        })
+    }
+
+    fn read(&self, py: Python<'_>, rank: i64) -> PyResult<Option<Snapshot>> {
+        let Some(generation) = self.generation(py)? else {
+            // Nothing says yet how many ranks there are.
+            return if rank < 0 { Err(Error::RankOutOfRange { rank, ranks: 0 }).or_raise() } else { Ok(None) };
+        };
+        let rank = check_rank(rank, generation.ring.ranks()).or_raise()?;
+        let mut payload = Vec::with_capacity(generation.record_words());
+        let reading = generation.read(rank, &mut payload)?;
+        Ok(reading.map(|reading| Snapshot::own(generation, rank, reading, payload)))
+    }
+
+    fn read_all<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let Some(generation) = self.generation(py)? else {
+            return Ok(PyList::empty(py));
+        };
+        let ranks = generation.ring.ranks();
+        let mut payload = Vec::with_capacity(generation.record_words() * ranks as usize);
+        let mut rows = Vec::with_capacity(ranks as usize);
+        for rank in 0..ranks {
+            let start = payload.len();
+            if let Some(reading) = generation.read(rank, &mut payload)? {
+                rows.push(Row { rank, reading, start, end: payload.len() });
+            }
+        }
+        let count = rows.len();
+        let batch = Arc::new(Batch { generation, rows, payload });
+        let snapshots = (0..count).map(|index| Py::new(py, Snapshot::shared(Arc::clone(&batch), index)));
+        PyList::new(py, snapshots.collect::<PyResult<Vec<_>>>()?)
+    }
+
+    fn view(&self, py: Python<'_>) -> PyResult<View> {
+        let Some(generation) = self.generation(py)? else {
+            let payload = Arc::new(Vec::new());
+            return Ok(View { generation: None, readings: Vec::new(), payload, records: PyOnceLock::new() });
+        };
+        if generation.ring.header.schema.codec() != Codec::Record {
+            return Err(InvalidValue::new_err("a view needs records; use read_all() for bytes and msgpack"));
+        }
+        let ranks = generation.ring.ranks();
+        let mut payload = Vec::with_capacity(generation.record_words() * ranks as usize);
+        let mut readings = Vec::with_capacity(ranks as usize);
+        for rank in 0..ranks {
+            let reading = generation.read(rank, &mut payload)?;
+            if reading.is_none() {
+                payload.extend_from_slice(generation.ring.header.schema.absent());
+            }
+            readings.push(reading);
+        }
+        Ok(View { generation: Some(generation), readings, payload: Arc::new(payload), records: PyOnceLock::new() })
+    }
+
+    #[pyo3(signature = (rank, last = 32))]
+    fn history(&self, py: Python<'_>, rank: i64, last: usize) -> PyResult<Py<PyAny>> {
+        let Some(generation) = self.generation(py)? else {
+            return Ok(PyList::empty(py).into_any().unbind());
+        };
+        let rank = check_rank(rank, generation.ring.ranks()).or_raise()?;
+        let mut payload = Vec::new();
+        let stamps = generation.ring.slot(rank).history(last, generation.take, &mut payload);
+        if generation.ring.header.schema.codec() == Codec::Record {
+            let dtype = generation.dtype(py)?.bind(py);
+            if stamps.is_empty() {
+                return Ok(py.import("numpy")?.call_method1("empty", (0, dtype))?.unbind());
+            }
+            return Ok(frombuffer(py, Words::new(Arc::new(payload)), dtype)?.unbind());
+        }
+        let mut start = 0;
+        let mut values = Vec::with_capacity(stamps.len());
+        for stamp in stamps {
+            let end = (start + stamp.len.div_ceil(8) as usize).min(payload.len());
+            values.push(generation.unpacker.unpack(py, &payload[start..end], stamp.len)?);
+            start = end;
+        }
+        Ok(PyList::new(py, values)?.into_any().unbind())
+    }
+
+    fn check(&self, py: Python<'_>, rank: i64) -> PyResult<Py<PyAny>> {
+        let Some(generation) = self.generation(py)? else {
+            return state_object(py, State::Never);
+        };
+        let rank = check_rank(rank, generation.ring.ranks()).or_raise()?;
+        let reading = generation.read(rank, &mut Vec::new())?;
+        state_object(py, generation.state(rank, reading.as_ref(), true)?)
+    }
+
+    #[pyo3(signature = (timeout = None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let deadline = match timeout {
+            None => None,
+            // Later than any process lives, and still a Duration.
+            Some(timeout) if timeout >= 0.0 => Some(Instant::now() + Duration::from_secs_f64(timeout.min(1e9))),
+            Some(timeout) => return Err(InvalidValue::new_err(format!("timeout is in seconds, 0 or more, not {timeout}"))),
+        };
+        let waiting = self.waiting()?;
+        let cursor = match waiting.watch.get(py) {
+            Some(watch) => watch.cursor(),
+            None => waiting.cursor.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        };
+        loop {
+            let slice = Instant::now() + watch::RECHECK;
+            let until = deadline.map_or(slice, |deadline| deadline.min(slice));
+            let changed = py.detach(|| watch::wait(&self.core, &cursor, self.max_age_ns, Some(until), || false)).or_raise()?;
+            if changed {
+                return Ok(true);
+            }
+            py.check_signals()?;
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
+        if self.core.is_closed() {
+            return Err(Error::Closed("reader")).or_raise();
+        }
+        let waiting = self.waiting()?;
+        let start = || {
+            let cursor = waiting.cursor.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            Watch::start(&self.core, cursor, self.max_age_ns).or_raise()
+        };
+        Ok(waiting.watch.get_or_try_init(py, start)?.as_fd().as_raw_fd())
+    }
+
+    fn poll(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
+        let waiting = self.waiting()?;
+        if let Some(watch) = waiting.watch.get(py) {
+            return py.detach(|| watch.poll(&self.core)).or_raise();
+        }
+        let mut cursor = waiting.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+        watch::changes(&self.core, &mut cursor, self.max_age_ns, true).or_raise()
+    }
+
+    #[getter]
+    fn name(&self) -> &str {
+        &self.core.options().name
+    }
+
+    #[getter]
+    fn max_age(&self) -> f64 {
+        self.max_age_ns as f64 / 1e9
+    }
+
+    #[getter]
+    fn ranks(&self, py: Python<'_>) -> PyResult<Option<u32>> {
+        Ok(self.generation(py)?.map(|generation| generation.ring.ranks()))
+    }
+
+    #[getter]
+    fn schema_text(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        Ok(self.generation(py)?.map(|generation| generation.ring.header.schema_text.clone()))
+    }
+
+    fn close(&self) {
+        self.core.close();
+        self.generation.store(None);
+        self.waiting.store(None);
+    }
+
+    fn __repr__(&self) -> String {
+        let state = if self.core.is_closed() {
+            "closed".to_owned()
+        } else {
+            match self.core.ring().as_deref() {
+                Ok(Some(ring)) => format!("{} ranks", ring.ranks()),
+                Ok(None) => "not attached yet".to_owned(),
+                Err(error) => format!("not attached: {error}"),
+            }
+        };
+        format!("<Reader of ring {:?}: {state}>", self.name())
+    }
+}

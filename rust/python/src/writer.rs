@@ -1,0 +1,206 @@
+//! `Writer`: publishes Python values as one rank.
+
+use crate::codec::{Packer, Source};
+use crate::error::{OrRaise, InvalidValue, LayoutMismatch};
+use arc_swap::ArcSwap;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+use snapring_core::{DirOptions, Header, Published, Schema, WriterOptions};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+/// Generations that one publish follows before it gives up; each is one that somebody replaced meanwhile.
+const ROUNDS: u32 = 16;
+
+/// A packer and the header that it packs for.
+struct Packed {
+    header: Arc<Header>,
+    packer: Packer,
+}
+
+impl Packed {
+    fn new(py: Python<'_>, core: &snapring_core::Writer, source: &Source) -> PyResult<Self> {
+        let header = core.header().or_raise()?;
+        let packer = Packer::new(py, source, &header.schema)?;
+        if let Packer::Record { plan, .. } = &packer
+            && !plan.dropped().is_empty()
+        {
+            let text = format!(
+                "ring {:?} was made by an older class: it has no room for {}; these are not published until the ring is made anew",
+                core.options().name,
+                plan.dropped().join(", ")
+            );
+            py.import("logging")?.call_method1("getLogger", ("snapring.ring",))?.call_method1("warning", (text,))?;
+        }
+        Ok(Self { header, packer })
+    }
+}
+
+#[pyclass(frozen, subclass, weakref, module = "snapring._core", name = "Writer")]
+pub(crate) struct Writer {
+    core: Arc<snapring_core::Writer>,
+    source: Source,
+    packed: ArcSwap<Packed>,
+    beat: Mutex<Option<Heartbeat>>,
+}
+
+#[pymethods]
+impl Writer {
+    // For annotations: `Writer[LoadSnapshot]`.
+    #[classmethod]
+    fn __class_getitem__(class: &Bound<'_, PyType>, item: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        Ok(class.py().import("types")?.getattr("GenericAlias")?.call1((class, item))?.unbind())
+    }
+
+    #[new]
+    #[pyo3(signature = (name, rank, ranks, schema, compiled, encode, *, cells, payload, job, keep, wake, dir, allow_disk))]
+    #[expect(clippy::too_many_arguments, reason = "one call from snapring.ring, by keyword")]
+    fn new(
+        py: Python<'_>,
+        name: &str,
+        rank: i64,
+        ranks: u32,
+        schema: &str,
+        compiled: Option<Py<PyAny>>,
+        encode: Option<Py<PyAny>>,
+        cells: Option<u32>,
+        payload: Option<usize>,
+        job: String,
+        keep: bool,
+        wake: bool,
+        dir: Option<PathBuf>,
+        allow_disk: bool,
+    ) -> PyResult<Self> {
+        let schema = Schema::parse(schema).map_err(|error| InvalidValue::new_err(error.to_string()))?;
+        let rank = snapring_core::reader::check_rank(rank, ranks).or_raise()?;
+        let dir = DirOptions { path: dir, allow_disk };
+        let schema = Arc::new(schema);
+        let options = WriterOptions { cells, payload, job, keep, wake, dir, ..WriterOptions::new(name, rank, ranks, schema) };
+        let core = Arc::new(snapring_core::Writer::open(options).or_raise()?);
+        let source = Source { compiled, convert: encode };
+        let packed = ArcSwap::from_pointee(Packed::new(py, &core, &source)?);
+        Ok(Self { core, source, packed, beat: Mutex::new(None) })
+    }
+
+    fn publish(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<u64> {
+        for _ in 0..ROUNDS {
+            let packed = self.packed.load();
+            let header = &packed.header;
+            let rank = self.core.options().rank;
+            let outcome = packed.packer.pack(value, rank, &header.geometry, |words, len| {
+                self.core.publish(header.nonce, words, len).or_raise()
+            })?;
+            match outcome {
+                Published::Version(version) => return Ok(version),
+                Published::Moved => self.follow(py)?,
+            }
+        }
+        Err(LayoutMismatch::new_err(format!("the ring was replaced {ROUNDS} times during one publish")))
+    }
+
+    #[getter]
+    fn name(&self) -> &str {
+        &self.core.options().name
+    }
+
+    #[getter]
+    fn rank(&self) -> u32 {
+        self.core.options().rank
+    }
+
+    #[getter]
+    fn ranks(&self) -> u32 {
+        self.core.options().ranks
+    }
+
+    #[getter]
+    fn epoch(&self) -> PyResult<u64> {
+        Ok(self.core.position().or_raise()?.0)
+    }
+
+    #[getter]
+    fn version(&self) -> PyResult<u64> {
+        Ok(self.core.position().or_raise()?.1)
+    }
+
+    fn beat(&self) -> PyResult<()> {
+        self.core.beat().or_raise()
+    }
+
+    fn start_heartbeat(&self, interval: f64) -> PyResult<()> {
+        if !(interval > 0.0 && interval < 1e6) {
+            return Err(InvalidValue::new_err(format!("a heartbeat's interval is in seconds above 0, not {interval}")));
+        }
+        self.core.beat().or_raise()?; // closed or forked handles say so here, not in the thread
+        let started = Heartbeat::start(&self.core, Duration::from_secs_f64(interval))?;
+        *self.beat.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
+        Ok(())
+    }
+
+    fn close(&self) -> PyResult<()> {
+        self.core.header().map(drop).or_else(|error| match error {
+            snapring_core::Error::Closed(_) => Ok(()),
+            other => Err(other),
+        }).or_raise()?;
+        drop(self.beat.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.core.close().or_raise()
+    }
+
+    fn __repr__(&self) -> String {
+        let options = self.core.options();
+        let state = match self.core.position() {
+            Ok((epoch, version)) => format!("epoch {epoch}, version {version}"),
+            Err(snapring_core::Error::Forked(_)) => "of the parent process".to_owned(),
+            Err(_) => "closed".to_owned(),
+        };
+        format!("<Writer of ring {:?}, rank {} of {}: {state}>", options.name, options.rank, options.ranks)
+    }
+}
+
+impl Writer {
+    #[cold]
+    fn follow(&self, py: Python<'_>) -> PyResult<()> {
+        self.core.reattach().or_raise()?;
+        self.packed.store(Arc::new(Packed::new(py, &self.core, &self.source)?));
+        Ok(())
+    }
+}
+
+/// A native thread that shows life while Python is busy elsewhere.
+struct Heartbeat {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Heartbeat {
+    fn start(core: &Arc<snapring_core::Writer>, interval: Duration) -> PyResult<Self> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let (core, told) = (Arc::downgrade(core), Arc::clone(&stop));
+        let run = move || {
+            let (flag, changed) = &*told;
+            let mut stopped = flag.lock().unwrap_or_else(PoisonError::into_inner);
+            while !*stopped {
+                // A writer that is gone or closed ends the thread.
+                if core.upgrade().is_none_or(|core| core.beat().is_err()) {
+                    return;
+                }
+                stopped = changed.wait_timeout(stopped, interval).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        };
+        let thread = Builder::new().name("snapring-beat".into()).spawn(run)?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.1.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // It takes no lock of Python's, so this wait is short.
+            let _ = thread.join();
+        }
+    }
+}
