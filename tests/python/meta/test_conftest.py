@@ -111,7 +111,7 @@ def test_children_end(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         "import os, signal\n"
         "def test_it(spawn):\n"
-        "    code = 'import os, time; pid = os.fork() or os.getpid(); os.write(1, b\"%d\\\\n\" % pid); time.sleep(600)'\n"
+        "    code = 'import os, time; os.write(1, b\"%d\\\\n\" % (os.fork() or os.getpid())); time.sleep(60)'\n"
         "    child = spawn(code)\n"
         "    pids = [child.stdout.readline() for _ in range(2)]\n"
         "    os.kill(child.pid, signal.SIGSTOP)\n"

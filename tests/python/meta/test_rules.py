@@ -125,6 +125,14 @@ def is_comment(line: str) -> bool:
     return line.lstrip().startswith("//")
 
 
+def test_atomics_have_one_source() -> None:
+    """The core takes its atomics from sync.rs, so that the model checker runs the very code that ships."""
+    raw = re.compile(r"\b(core|std)::sync::atomic\b")
+    core = [path for path in rust_files() if "core" in path.parts and path.name != "sync.rs"]
+
+    assert [shown(path) for path in core if any(raw.search(line) for line in code(path))] == []
+
+
 def test_rings_never_shrink() -> None:
     """No code can cut a file that others have mapped: their next access would be a bus error."""
     cuts = {
