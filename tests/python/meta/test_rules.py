@@ -20,6 +20,7 @@ UNSAFE_FILES = {
     "rust/core/src/fork.rs",
     "rust/core/src/mapping.rs",
     "rust/core/src/wake.rs",
+    "rust/python/src/buffer.rs",
     "rust/python/src/slots.rs",
 }
 

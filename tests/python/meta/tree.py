@@ -33,9 +33,8 @@ def module_name(path: Path) -> str:
 
 
 def modules() -> dict[str, Path]:
-    """The package's modules by name; the native one counts by its stub."""
-    stubs = [path for path in PACKAGE.rglob("*.pyi") if not path.with_suffix(".py").exists()]
-    return {module_name(path): path for path in [*python_files(), *stubs]}
+    """The package's modules by name; the native one stands there by its stub."""
+    return {module_name(path): path for path in [*python_files(), PACKAGE / "_core.pyi"]}
 
 
 def imports() -> dict[str, set[str]]:
