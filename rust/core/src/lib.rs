@@ -25,7 +25,7 @@
 //! # Example
 //!
 //! ```
-//! use snapring_core::{DirOptions, Field, Kind, Reader, ReaderOptions, Record, RecordMut, Schema, State, Take, Value};
+//! use snapring_core::{layout, DirOptions, Field, Kind, Reader, ReaderOptions, Record, RecordMut, Reading, Schema, State, Value};
 //! use snapring_core::{Writer, WriterOptions};
 //! use std::sync::Arc;
 //!
@@ -46,9 +46,10 @@
 //! let reader = Reader::open(options)?;
 //! let attached = reader.ring()?;
 //! let ring = attached.as_ref().expect("the writer made it");
-//! let mut payload = Vec::new();
-//! let reading = ring.read(0, Take::Length, &mut payload)?.expect("it published");
-//! assert_eq!(Record::new(&ring.header.schema, &payload)?.get("running")?, Some(Value::Int(12)));
+//! let mut row = vec![0; ring.row_words()];
+//! ring.read(0, &mut row)?;
+//! let reading = Reading::of(&row).expect("it published");
+//! assert_eq!(Record::new(&ring.header.schema, &row[layout::cell::PAYLOAD..])?.get("running")?, Some(Value::Int(12)));
 //! assert_eq!(ring.state(0, Some(&reading), 1_000_000_000, false)?, State::Live);
 //! # writer.close()?;
 //! # std::fs::remove_dir(place)?;
@@ -71,7 +72,7 @@ macro_rules! system {
 system!(claim clock dir file fork header mapping reader record ring schema wake watch writer);
 
 pub use error::Error;
-pub use slot::{Newest, Origin, Slot, Stamp, Take};
+pub use slot::{Newest, Origin, Slot, Stamp};
 #[cfg(not(loom))]
 pub use {
     dir::{DirOptions, Directory, ring_name},

@@ -7,9 +7,9 @@ use crate::error::Error;
 use crate::file::RingFile;
 use crate::fork::Token;
 use crate::header::Header;
-use crate::layout::{FILLER_LOCAL, FILLER_RELAY_DEAD, slot as word};
+use crate::layout::{FILLER_LOCAL, FILLER_RELAY_DEAD, cell, slot as word};
 use crate::mapping::{Access, Mapping};
-use crate::slot::{Newest, Slot, Stamp, TRIES, Take};
+use crate::slot::{Newest, Slot, Stamp, TRIES};
 use crate::sync::{AtomicU64, Ordering};
 use crate::wake::BellFile;
 use rustix::fd::OwnedFd;
@@ -33,22 +33,30 @@ pub enum State {
     Dead = 3,
 }
 
-/// A snapshot's stamp and what the reader adds to it.
+/// Value of a row's first word when the newest could not be had and the row holds the last good one.
+pub const CONTENDED: u64 = 1;
+
+/// What a row that [`Ring::read`] filled says about itself. Its stamp's `mono_ns` is on this process's clock: where the
+/// writer lives in another time namespace, when this reader first saw the version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// As stored.
+    /// The stamp.
     pub stamp: Stamp,
-    /// When it was published by this process's monotonic clock, ns; where the writer lives in another time namespace,
-    /// when this reader first saw it.
-    pub since_ns: u64,
     /// The newest could not be had in the bounded tries: this is the last good one.
     pub contended: bool,
 }
 
 impl Reading {
+    /// Of a filled row; `None` of one that [`Ring::read`] left empty.
+    #[inline]
+    pub fn of(row: &[u64]) -> Option<Self> {
+        let stamp = Stamp::of(row);
+        (stamp.version != 0).then_some(Self { stamp, contended: row[0] == CONTENDED })
+    }
+
     /// Age now, ns; a stamp from the future counts as now.
     pub fn age_ns(&self) -> u64 {
-        clock::mono_ns().saturating_sub(self.since_ns)
+        clock::mono_ns().saturating_sub(self.stamp.mono_ns)
     }
 }
 
@@ -69,7 +77,7 @@ pub struct Ring {
     answers: Vec<Answer>,
     /// Newest version that a read returned, per rank: no later read may return an older one.
     returned: Vec<AtomicU64>,
-    last_good: Mutex<HashMap<u32, (Reading, Vec<u64>)>>,
+    last_good: Mutex<HashMap<u32, Vec<u64>>>,
     foreign: Mutex<HashMap<u32, (u64, u64)>>,
     bell: OnceLock<BellFile>,
 }
@@ -124,51 +132,55 @@ impl Ring {
         Some(self.bell.get_or_init(|| found))
     }
 
-    /// Appends the newest payload of `rank` to `payload`; `None` when it never published.
+    /// Words of a row that takes any value of this ring.
+    pub fn row_words(&self) -> usize {
+        cell::PAYLOAD + self.header.geometry.payload_words()
+    }
+
+    /// Copies the newest value of `rank` into `row`; when it never published, sets the row's version to 0 and gives
+    /// false.
     #[inline]
-    pub fn read(&self, rank: u32, take: Take, payload: &mut Vec<u64>) -> Result<Option<Reading>, Error> {
+    pub fn read(&self, rank: u32, row: &mut [u64]) -> Result<bool, Error> {
         let slot = self.slot(rank);
-        let start = payload.len();
-        match slot.newest(take, payload) {
-            Newest::Never => Ok(None),
-            Newest::Complete { stamp, retries } => {
-                let reading = Reading { stamp, since_ns: self.since_ns(rank, &slot, &stamp), contended: false };
-                self.returned[rank as usize].store(stamp.version, Ordering::Relaxed);
-                if retries > 0 {
-                    self.keep(rank, reading, &payload[start..]);
+        match slot.newest(row) {
+            Newest::Complete { retries } => {
+                if slot.load(word::TIME_NS) != self.time_namespace {
+                    row[cell::MONO_NS] = self.first_seen_ns(rank, row[cell::VERSION]);
                 }
-                Ok(Some(reading))
+                self.returned[rank as usize].store(row[cell::VERSION], Ordering::Relaxed);
+                if retries > 0 {
+                    self.keep(rank, row);
+                }
+                Ok(true)
             }
-            Newest::Contended => self.fall_back(rank, take, payload).map(Some),
+            Newest::Never => {
+                row[cell::VERSION] = 0;
+                Ok(false)
+            }
+            Newest::Contended => self.fall_back(rank, row),
         }
     }
 
     /// Remembers a value that was hard to get: the next may be impossible to get.
     #[cold]
-    fn keep(&self, rank: u32, reading: Reading, payload: &[u64]) {
+    fn keep(&self, rank: u32, row: &[u64]) {
         let mut last_good = self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
-        last_good.insert(rank, (reading, payload.to_vec()));
+        last_good.insert(rank, row.to_vec());
     }
 
     /// The last good value, unless a newer one was returned since: a reader never goes back.
     #[cold]
-    fn fall_back(&self, rank: u32, take: Take, payload: &mut Vec<u64>) -> Result<Reading, Error> {
+    fn fall_back(&self, rank: u32, row: &mut [u64]) -> Result<bool, Error> {
         let last_good = self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
         let returned = self.returned[rank as usize].load(Ordering::Relaxed);
         match last_good.get(&rank) {
-            Some((reading, words)) if reading.stamp.version >= returned => {
-                let count = if let Take::Words(count) = take { count.min(words.len()) } else { words.len() };
-                payload.extend_from_slice(&words[..count]);
-                Ok(Reading { contended: true, ..*reading })
+            Some(kept) if kept[cell::VERSION] >= returned && kept.len() >= row.len() => {
+                row.copy_from_slice(&kept[..row.len()]);
+                row[0] = CONTENDED;
+                Ok(true)
             }
             _ => Err(Error::Contended { rank, tries: TRIES }),
         }
-    }
-
-    /// See [`Reading::since_ns`].
-    #[inline]
-    pub fn since_ns(&self, rank: u32, slot: &Slot<'_>, stamp: &Stamp) -> u64 {
-        if slot.load(word::TIME_NS) == self.time_namespace { stamp.mono_ns } else { self.first_seen_ns(rank, stamp.version) }
     }
 
     #[cold]
@@ -186,7 +198,7 @@ impl Ring {
     /// Across time namespaces only publishes count: a heartbeat there cannot be dated.
     pub fn last_sign_ns(&self, rank: u32, reading: &Reading) -> u64 {
         let slot = self.slot(rank);
-        if slot.load(word::TIME_NS) == self.time_namespace { reading.since_ns.max(slot.load(word::BEAT_NS)) } else { reading.since_ns }
+        if slot.load(word::TIME_NS) == self.time_namespace { reading.stamp.mono_ns.max(slot.load(word::BEAT_NS)) } else { reading.stamp.mono_ns }
     }
 
     /// True when a living process claims `rank`; asks the kernel when the last answer is older than 50 ms, or `now`.

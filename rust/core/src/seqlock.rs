@@ -33,9 +33,11 @@ pub fn write(cell: &[AtomicU64], n: u64, stamp: &[u64], payload: &[u64]) {
     seq.store(2 * n, Ordering::Release); // order: writer-complete
 }
 
-/// True when the cell holds version `n` complete; what `copy` took in between is then version `n` and nothing else.
+/// Copies version `n` into `row`, as many words as both have; false when the cell does not hold it complete.
+///
+/// What stands in `row` after a false is of no version.
 #[inline]
-pub fn read(cell: &[AtomicU64], n: u64, copy: impl FnOnce(&[AtomicU64])) -> bool {
+pub fn read(cell: &[AtomicU64], n: u64, row: &mut [u64]) -> bool {
     let (seq, body) = cell.split_first().expect("a cell has a sequence word");
     let complete = n.wrapping_mul(2); // n may be any word of a hostile file
     // Pairs with `write`'s final release store.
@@ -43,7 +45,7 @@ pub fn read(cell: &[AtomicU64], n: u64, copy: impl FnOnce(&[AtomicU64])) -> bool
     if first != complete {
         return false;
     }
-    copy(body);
+    copy_out(body, row);
     // Pairs with `write`'s release fence. An acquire load below would not do: it orders what follows it, not the copy.
     fence(Ordering::Acquire); // order: reader-fence
     seq.load(Ordering::Relaxed) == complete // the fence above orders it after every word
@@ -73,13 +75,17 @@ fn copy_in(to: &[AtomicU64], from: &[u64]) {
     }
 }
 
-/// Appends the words of `from` to `to`, word by word.
 #[inline]
-pub fn copy_out(from: &[AtomicU64], to: &mut Vec<u64>) {
-    to.reserve(from.len());
-    let (steps, rest) = from.as_chunks::<STEP>();
-    for step in steps {
-        to.extend_from_slice(&step.each_ref().map(|word| word.load(Ordering::Relaxed)));
+fn copy_out(from: &[AtomicU64], to: &mut [u64]) {
+    let len = from.len().min(to.len());
+    let (from_steps, from_rest) = from[..len].as_chunks::<STEP>();
+    let (to_steps, to_rest) = to[..len].as_chunks_mut::<STEP>();
+    for (to, from) in to_steps.iter_mut().zip(from_steps) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = from.load(Ordering::Relaxed);
+        }
     }
-    to.extend(rest.iter().map(|word| word.load(Ordering::Relaxed)));
+    for (to, from) in to_rest.iter_mut().zip(from_rest) {
+        *to = from.load(Ordering::Relaxed);
+    }
 }

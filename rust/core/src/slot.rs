@@ -49,47 +49,41 @@ impl Stamp {
         [self.version, self.epoch, start, random, version, self.mono_ns, self.wall_ns, self.len]
     }
 
+    /// The stamp of a row that a read filled.
+    ///
+    /// # Panics
+    /// When the row is shorter than [`cell::PAYLOAD`].
     #[inline]
-    fn load(body: &[AtomicU64]) -> Self {
-        let word = |index: usize| body[index - cell::VERSION].load(Ordering::Relaxed);
+    pub fn of(row: &[u64]) -> Self {
+        let row = &row[..cell::PAYLOAD];
         Self {
-            version: word(cell::VERSION),
-            epoch: word(cell::EPOCH),
+            version: row[cell::VERSION],
+            epoch: row[cell::EPOCH],
             origin: Origin {
-                start: word(cell::ORIGIN_START),
-                random: word(cell::ORIGIN_RANDOM),
-                version: word(cell::ORIGIN_VERSION),
+                start: row[cell::ORIGIN_START],
+                random: row[cell::ORIGIN_RANDOM],
+                version: row[cell::ORIGIN_VERSION],
             },
-            mono_ns: word(cell::MONO_NS),
-            wall_ns: word(cell::WALL_NS),
-            len: word(cell::LEN),
+            mono_ns: row[cell::MONO_NS],
+            wall_ns: row[cell::WALL_NS],
+            len: row[cell::LEN],
         }
     }
 }
 
-/// Outcome of a read.
+/// Outcome of a read into a *row*: words laid out like a cell, so stamp and payload by the offsets of [`cell`]. The
+/// first word, the cell's sequence, is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Newest {
-    /// Nothing was published yet.
+    /// Nothing was published yet; the row is as it was.
     Never,
-    /// A complete value; its payload words were appended.
+    /// The row holds a complete value, had after `retries` failed tries.
     Complete {
-        /// Its stamp.
-        stamp: Stamp,
         /// Tries that failed before.
         retries: u32,
     },
-    /// Each try met a writer.
+    /// Each try met a writer; the row holds nothing of use.
     Contended,
-}
-
-/// How many payload words a read takes.
-#[derive(Clone, Copy, Debug)]
-pub enum Take {
-    /// As many as the cell's length says (never more than fit).
-    Length,
-    /// Exactly so many.
-    Words(usize),
 }
 
 /// A slot's words, borrowed from a mapping or, in tests, from a vector.
@@ -134,7 +128,10 @@ impl<'a> Slot<'a> {
 
     #[inline]
     fn cell(&self, version: u64) -> &'a [AtomicU64] {
-        let start = slot::CELLS + (version % self.cells) as usize * self.cell_words;
+        // A division costs as much as the rest of finding a cell; the default is a power of two.
+        let mask = self.cells - 1;
+        let index = if self.cells & mask == 0 { version & mask } else { version % self.cells };
+        let start = slot::CELLS + index as usize * self.cell_words;
         &self.words[start..start + self.cell_words]
     }
 
@@ -149,71 +146,53 @@ impl<'a> Slot<'a> {
         self.words[slot::HEAD].store(stamp.version, Ordering::Release); // order: head-store
     }
 
-    /// Appends the newest complete payload to `payload`.
+    /// Copies the newest complete value into `row`, as much of it as fits.
     #[inline]
-    pub fn newest(&self, take: Take, payload: &mut Vec<u64>) -> Newest {
-        self.newest_within(TRIES, take, payload)
+    pub fn newest(&self, row: &mut [u64]) -> Newest {
+        self.newest_within(TRIES, row)
     }
 
     /// [`Self::newest`] with its own bound on the tries.
     #[inline]
-    pub fn newest_within(&self, tries: u32, take: Take, payload: &mut Vec<u64>) -> Newest {
+    pub fn newest_within(&self, tries: u32, row: &mut [u64]) -> Newest {
         for retries in 0..tries {
             let head = self.head();
             if head == 0 {
                 return Newest::Never;
             }
-            if let Some(stamp) = self.version(head, take, payload) {
-                return Newest::Complete { stamp, retries };
+            if self.version(head, row) {
+                return Newest::Complete { retries };
             }
             core::hint::spin_loop();
         }
         Newest::Contended
     }
 
-    /// Appends the payload of exactly `version`, or nothing when it is not complete in its cell.
+    /// Copies exactly `version` into `row`; false when it is not complete in its cell.
     #[inline]
-    pub fn version(&self, version: u64, take: Take, payload: &mut Vec<u64>) -> Option<Stamp> {
-        let start = payload.len();
-        let mut stamp = None;
-        let accepted = seqlock::read(self.cell(version), version, |body| {
-            let (stamp_words, payload_words) = body.split_at(cell::STAMP_WORDS);
-            let taken = Stamp::load(stamp_words);
-            let words = match take {
-                Take::Words(words) => words,
-                // The length is the file's word: clamped here, checked by whoever decodes.
-                Take::Length => taken.len.div_ceil(8) as usize,
-            };
-            seqlock::copy_out(&payload_words[..words.min(payload_words.len())], payload);
-            stamp = Some(taken);
-        });
-        match stamp {
-            Some(stamp) if accepted && stamp.version == version => Some(stamp),
-            _ => {
-                payload.truncate(start);
-                None
-            }
-        }
+    pub fn version(&self, version: u64, row: &mut [u64]) -> bool {
+        let accepted = seqlock::read(self.cell(version), version, &mut row[1..]) && row[cell::VERSION] == version;
+        row[0] = 0;
+        accepted
     }
 
-    /// Up to `last` of the newest versions, oldest first and without a gap, each payload appended to `payload`.
+    /// Up to `last` of the newest versions as rows of `row_words` words, oldest first and without a gap.
     ///
     /// At most `cells - 1`: the cell of the one before may be written any time. What the writer laps meanwhile is
     /// dropped from the old end.
-    pub fn history(&self, last: usize, take: Take, payload: &mut Vec<u64>) -> Vec<Stamp> {
+    pub fn history(&self, last: usize, row_words: usize) -> Vec<u64> {
         let head = self.head();
         let count = (last as u64).min(self.cells - 1).min(head.saturating_sub(self.load(slot::BASE)));
-        let start = payload.len();
-        let mut stamps = Vec::with_capacity(count as usize);
+        let mut rows = Vec::with_capacity(count as usize * row_words);
+        let mut row = vec![0; row_words];
         for version in head - count..head {
-            if let Some(stamp) = self.version(version + 1, take, payload) {
-                stamps.push(stamp);
+            if self.version(version + 1, &mut row) {
+                rows.extend_from_slice(&row);
             } else {
-                stamps.clear();
-                payload.truncate(start);
+                rows.clear();
             }
         }
-        stamps
+        rows
     }
 
     /// Makes a claimed slot ready for its new writer; returns the last used version.
@@ -259,6 +238,8 @@ impl<'a> Slot<'a> {
 mod tests {
     use super::*;
 
+    const ROW: usize = cell::PAYLOAD + 2;
+
     fn geometry(cells: u32) -> Geometry {
         Geometry::new(1, Some(cells), 16, 0).unwrap()
     }
@@ -274,10 +255,9 @@ mod tests {
 
     #[test]
     fn a_fresh_slot_was_never_published() {
-        let (geometry, mut out) = (geometry(4), Vec::new());
+        let geometry = geometry(4);
         let words = words(&geometry);
-        assert_eq!(Slot::new(&words, &geometry).newest(Take::Length, &mut out), Newest::Never);
-        assert!(out.is_empty());
+        assert_eq!(Slot::new(&words, &geometry).newest(&mut [0; ROW]), Newest::Never);
     }
 
     #[test]
@@ -288,11 +268,11 @@ mod tests {
             let slot = Slot::new(&words, &geometry);
             for version in 1..=10 {
                 slot.publish(&stamp(version), &[version, version]);
-                let mut out = Vec::new();
-                let seen: Vec<u64> = slot.history(99, Take::Length, &mut out).iter().map(|stamp| stamp.version).collect();
+                let rows = slot.history(99, ROW);
+                let seen: Vec<u64> = rows.chunks(ROW).map(|row| Stamp::of(row).version).collect();
                 let kept = version.min(u64::from(cells) - 1);
                 assert_eq!(seen, (version + 1 - kept..=version).collect::<Vec<_>>());
-                assert_eq!(out, seen.iter().flat_map(|&v| [v, v]).collect::<Vec<_>>());
+                assert!(rows.chunks(ROW).all(|row| row[cell::PAYLOAD..] == [row[cell::VERSION]; 2]));
             }
         }
     }
@@ -322,14 +302,14 @@ mod tests {
                 words[index].store(if step == 0 { 11 } else { after[index] }, Ordering::Relaxed);
             }
             let complete = if kept >= 12 { 6 } else { 5 };
-            let mut out = Vec::new();
+            let mut row = [0; ROW];
             let seen = if kept >= 13 { 6 } else { 5 };
-            assert!(matches!(slot.newest(Take::Length, &mut out), Newest::Complete { stamp, .. } if stamp.version == seen));
+            assert_eq!(slot.newest(&mut row), Newest::Complete { retries: 0 });
+            assert_eq!(row[cell::VERSION], seen);
             assert_eq!(slot.recover().unwrap(), complete, "after {kept} stores");
             slot.publish(&stamp(complete + 1), &[complete + 1, complete + 1]);
-            out.clear();
-            assert!(matches!(slot.newest(Take::Length, &mut out), Newest::Complete { .. }));
-            assert_eq!(out, [complete + 1; 2]);
+            assert_eq!(slot.newest(&mut row), Newest::Complete { retries: 0 });
+            assert_eq!(row[cell::PAYLOAD..], [complete + 1; 2]);
         }
     }
 
@@ -357,8 +337,7 @@ mod tests {
         for head in [1, u64::MAX, 1 << 63, (1 << 63) + 1] {
             words[slot::HEAD].store(head, Ordering::Relaxed);
             let slot = Slot::new(&words, &geometry);
-            let mut out = Vec::new();
-            assert!(matches!(slot.newest(Take::Length, &mut out), Newest::Contended | Newest::Complete { .. }));
+            assert_eq!(slot.newest(&mut [0; ROW]), Newest::Contended);
         }
     }
 }

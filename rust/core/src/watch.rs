@@ -3,9 +3,9 @@
 
 use crate::bell::BY_FUTEX;
 use crate::error::Error;
-use crate::reader::{Reader, State};
+use crate::layout::cell;
+use crate::reader::{Reader, Reading, State};
 use crate::ring::Ring;
-use crate::slot::Take;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
@@ -46,21 +46,17 @@ impl Cursor {
     }
 }
 
-fn look(ring: &Ring, rank: u32, max_age_ns: u64, scratch: &mut Vec<u64>) -> Result<Seen, Error> {
-    scratch.clear();
-    let slot = ring.slot(rank);
-    let head = slot.head();
-    if head == 0 {
-        return Ok(Seen { version: 0, state: State::Never });
-    }
-    let reading = match ring.read(rank, Take::Words(0), scratch) {
-        Ok(reading) => reading,
+fn look(ring: &Ring, rank: u32, max_age_ns: u64) -> Result<Seen, Error> {
+    let mut row = [0; cell::PAYLOAD]; // the stamp is enough
+    match ring.read(rank, &mut row) {
+        Ok(true) => {}
+        Ok(false) => return Ok(Seen { version: 0, state: State::Never }),
         // Being written all the time is a sign of life; the version tells the change.
-        Err(Error::Contended { .. }) => return Ok(Seen { version: head, state: State::Live }),
+        Err(Error::Contended { .. }) => return Ok(Seen { version: ring.slot(rank).head(), state: State::Live }),
         Err(error) => return Err(error),
-    };
-    let state = ring.state(rank, reading.as_ref(), max_age_ns, false)?;
-    Ok(Seen { version: reading.map_or(0, |reading| reading.stamp.version), state })
+    }
+    let state = ring.state(rank, Reading::of(&row).as_ref(), max_age_ns, false)?;
+    Ok(Seen { version: row[cell::VERSION], state })
 }
 
 /// Ranks whose version or state differs from `cursor`'s; moves the cursor when `consume`.
@@ -73,11 +69,10 @@ pub fn changes(reader: &Reader, cursor: &mut Cursor, max_age_ns: u64, consume: b
         }
         return Ok(gone);
     };
-    let mut scratch = Vec::new();
     let mut next = Vec::with_capacity(ring.ranks() as usize);
     let mut changed = Vec::new();
     for rank in 0..ring.ranks() {
-        let seen = look(ring, rank, max_age_ns, &mut scratch)?;
+        let seen = look(ring, rank, max_age_ns)?;
         if seen != cursor.version(ring, rank as usize) {
             changed.push(rank);
         }
