@@ -100,6 +100,8 @@ def stubs(session: nox.Session) -> None:
     """The stub of the native module says what the compiled module does."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "types"))
     install_wheel(session)
+    if not (ROOT / "python/snapring/_core.pyi").exists():
+        session.error("no stub of the native module")  # the check would find nothing to compare, and pass
     session.run("python", "-P", "-m", "mypy.stubtest", "snapring._core", env={"MYPYPATH": ""})
 
 
