@@ -137,7 +137,9 @@ def sdist(session: nox.Session) -> None:
     session.install(*PYPROJECT["build-system"]["requires"])
     session.run("maturin", "sdist", "--out", str(folder))
     (archive,) = folder.glob("*.tar.gz")
-    session.install("--force-reinstall", f"{archive}[test]", env={"CARGO_TARGET_DIR": str(TARGET)})
+    session.install(*PYPROJECT["project"]["dependencies"], *PYPROJECT["project"]["optional-dependencies"]["test"])
+    fresh = ("--no-cache-dir", "--no-deps", "--force-reinstall")  # pip would take an earlier build of the same archive
+    session.install(*fresh, str(archive), env={"CARGO_TARGET_DIR": str(TARGET)})
     pytest(session, "tests/python/unit")
 
 
