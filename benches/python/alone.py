@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import peers
 from children import measured_cpu, pinned
 from model import Absent, Bench, Cell, Cells, Effort, Figure, Job, Load, Operation
-from payload import load
+from payload import TIMED_STEP, load
 from peers.ring import Snapring
 from timing import Stopwatch, cold, hot
 
@@ -52,7 +52,9 @@ def expected(job: Job, ranks: int) -> list[Load]:
     """Return what a right answer to `job` shows."""
     one = load(RANK)
     match job:
-        case Job.PUBLISH | Job.BUILD_AND_PUBLISH | Job.READ_WHOLE:
+        case Job.PUBLISH | Job.BUILD_AND_PUBLISH:
+            return [load(RANK, TIMED_STEP)]
+        case Job.READ_WHOLE:
             return [one]
         case Job.READ_FIELD:
             return [{"num_running_reqs": one["num_running_reqs"]}]

@@ -13,6 +13,9 @@ import msgspec
 from model import Leaf, Load, WrongAnswer
 
 SECTIONS = ("memory", "speculative", "lora", "disaggregation", "queues")
+TIMED_STEP = 1
+"""What the timed publishes carry; a store starts out with step 0, so that one that did nothing is found out."""
+
 STEP_ZERO_S = 1_790_000_000.25
 """The timestamp of step 0 in Unix seconds; a step is one second, so every timestamp is exact."""
 
@@ -99,6 +102,11 @@ def words(values: Mapping[str, Leaf]) -> dict[str, int | float]:
     """Return a flat load as numbers only, for peers without text: the mode word becomes its index."""
     modes = ("null", "prefill", "decode")
     return {name: modes.index(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def numbered(rank: int) -> dict[str, int | float]:
+    """Return the numbers of a timed publish as ``value0``, ``value1``, for statements that name each one."""
+    return {f"value{index}": value for index, value in enumerate(words(load(rank, TIMED_STEP)).values())}
 
 
 def from_words(names: list[str], values: tuple[int | float, ...] | list[int | float]) -> dict[str, Leaf]:

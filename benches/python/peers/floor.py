@@ -68,9 +68,9 @@ class Floor(Store):
         """Return one call that reads the Struct at its slot offsets."""
         publish = self._maps[rank].publish
         if job is Job.PUBLISH:
-            names = {"publish": publish, "value": self._value(rank, 0)}
+            names = {"publish": publish, "value": self._value(rank, payload.TIMED_STEP)}
             return Operation("publish(value)", names, lambda _: [self.peek(rank)])
-        values = {f"value{i}": value for i, value in enumerate(payload.words(payload.load(rank)).values())}
+        values = payload.numbered(rank)
         names = {"publish": publish, "Flat": Flat, **values}
         return Operation(f"publish(Flat({', '.join(values)}))", names, lambda _: [self.peek(rank)])
 

@@ -79,9 +79,9 @@ class Iceoryx(Store):
         """Return one update, with the structure at hand or built in the call."""
         update = self._writers[rank].update_with_copy
         if job is Job.PUBLISH:
-            names = {"update": update, "value": self._value(rank, 0)}
+            names = {"update": update, "value": self._value(rank, payload.TIMED_STEP)}
             return Operation("update(value)", names, lambda _: [self.peek(rank)])
-        values = {f"value{i}": value for i, value in enumerate(payload.words(payload.load(rank)).values())}
+        values = payload.numbered(rank)
         names = {"update": update, "Record": Record, **values}
         return Operation(f"update(Record({', '.join(values)}))", names, lambda _: [self.peek(rank)])
 

@@ -47,9 +47,9 @@ class Snapring(Store):
         """Return one call of the writer."""
         publish = self._writers[rank].publish
         if job is Job.PUBLISH:
-            names = {"publish": publish, "value": self._value(rank, 0)}
+            names = {"publish": publish, "value": self._value(rank, payload.TIMED_STEP)}
             return Operation("publish(value)", names, lambda _: [self.peek(rank)])
-        expression, names = constructor(self._kind, payload.nested_load(rank, 0))
+        expression, names = constructor(self._kind, payload.nested_load(rank, payload.TIMED_STEP))
         return Operation(f"publish({expression})", {"publish": publish, **names}, lambda _: [self.peek(rank)])
 
     def reading_one(self, job: Job, rank: int) -> Operation:

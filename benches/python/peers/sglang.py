@@ -82,9 +82,9 @@ class SGLang(Store):
         """Return one write, which takes the file's lock."""
         write = self._writers[rank].write
         if job is Job.PUBLISH:
-            names = {"write": write, "value": self.value(rank, 0)}
+            names = {"write": write, "value": self.value(rank, payload.TIMED_STEP)}
             return Operation("write(value)", names, lambda _: [self.peek(rank)])
-        expression, names = constructor(self._module.LoadSnapshot, self.spread(rank, 0))
+        expression, names = constructor(self._module.LoadSnapshot, self.spread(rank, payload.TIMED_STEP))
         return Operation(f"write({expression})", {"write": write, **names}, lambda _: [self.peek(rank)])
 
     def reading_one(self, job: Job, rank: int) -> Operation:

@@ -44,7 +44,7 @@ class SharedMemoryStruct(Store):
 
     def publishing(self, job: Job, rank: int) -> Operation:
         """Return one pack; there is no struct to build, so both jobs are the same."""
-        names = {"pack": RECORD.pack_into, "values": self._values(rank, 0), **self._place(rank)}
+        names = {"pack": RECORD.pack_into, "values": self._values(rank, payload.TIMED_STEP), **self._place(rank)}
         return Operation("pack(buffer, offset, *values)", names, lambda _: [self.peek(rank)])
 
     def reading_one(self, job: Job, rank: int) -> Operation:
