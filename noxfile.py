@@ -1,6 +1,6 @@
 """Every check by name. `nox` runs the default ones; `nox -l` lists all; `nox -s NAME` runs one.
 
-All sessions share one cargo target directory, and the wheel under test is built once per Python: cold, the default set
+The sessions share one cargo target directory, and the wheel under test is built once per Python: cold, the default set
 takes a quarter of an hour on two cores, most of it compiling.
 """
 
@@ -138,8 +138,9 @@ def sdist(session: nox.Session) -> None:
     session.run("maturin", "sdist", "--out", str(folder))
     (archive,) = folder.glob("*.tar.gz")
     session.install(*PYPROJECT["project"]["dependencies"], *PYPROJECT["project"]["optional-dependencies"]["test"])
-    fresh = ("--no-cache-dir", "--no-deps", "--force-reinstall")  # pip would take an earlier build of the same archive
-    session.install(*fresh, str(archive), env={"CARGO_TARGET_DIR": str(TARGET)})
+    # Nothing may come from an earlier build: pip keeps wheels by path, cargo by dates, and archives have old dates.
+    fresh = ("--no-cache-dir", "--no-deps", "--force-reinstall")
+    session.install(*fresh, str(archive), env={"CARGO_TARGET_DIR": str(folder / "target")})
     pytest(session, "tests/python/unit")
 
 
@@ -160,7 +161,8 @@ def bench(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def mutants(session: nox.Session) -> None:
     """Each marked memory ordering, weakened in turn, makes the model checker fail."""
-    session.run(sys.executable, "tests/mutants.py", *session.posargs, env=LOOM)
+    target = str(TARGET / "mutants")  # cargo goes by dates, so that a mutant could pass for the tree it came from
+    session.run(sys.executable, "tests/mutants.py", *session.posargs, env={**LOOM, "CARGO_TARGET_DIR": target})
 
 
 @nox.session

@@ -105,12 +105,13 @@ def outcome_in(crate: Path) -> tuple[Outcome, str]:
 
 
 def copy_crate(root: Path, to: Path) -> None:
-    """Copies what cargo needs to build the core and its tests."""
+    """Copies what cargo needs for the core and its tests, dated now: cargo rebuilds what is newer, not what differs."""
     for name in COPIED:
         if (root / name).is_dir():
-            shutil.copytree(root / name, to / name, ignore=NOT_COPIED if name != "rust" else None)
+            ignored = NOT_COPIED if name != "rust" else None
+            shutil.copytree(root / name, to / name, ignore=ignored, copy_function=shutil.copy)
         elif (root / name).exists():
-            shutil.copy2(root / name, to / name)
+            shutil.copy(root / name, to / name)
 
 
 def try_out(crate: Path, mutant: Mutant) -> Outcome:
@@ -132,7 +133,7 @@ def try_out(crate: Path, mutant: Mutant) -> Outcome:
 def main(names: list[str]) -> int:
     """Runs the named mutants, or all; the exit code."""
     os.environ.setdefault("RUSTFLAGS", "--cfg loom")
-    os.environ.setdefault("CARGO_TARGET_DIR", str(ROOT / "target" / "loom"))
+    os.environ.setdefault("CARGO_TARGET_DIR", str(ROOT / "target" / "mutants"))
     try:
         found = all_mutants(ROOT)
         chosen = {name: found[name] for name in names} if names else found
