@@ -7,7 +7,7 @@ handler before it is used, and neither takes a lock that another process could h
 import os
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -28,6 +28,26 @@ Path = str | os.PathLike[str]
 
 DEFAULT_MAX_AGE_S = 2.0
 """A snapshot older than this is STALE unless the reader says otherwise: twice the publisher's heartbeat."""
+
+
+class _Place(TypedDict, total=False):
+    codec: CodecName | None
+    directory: Path | None
+    allow_disk: bool
+
+
+class _WriterOptions(_Place, total=False):
+    cells: int | None
+    payload: int | None
+    job: str
+    keep: bool
+    wake: bool
+
+
+class _ReaderOptions(_Place, total=False):
+    max_age: float
+    job: str | None
+    must_exist: bool
 
 
 class Writer(_core.Writer[T], Generic[T]):
@@ -80,13 +100,26 @@ class Writer(_core.Writer[T], Generic[T]):
     1
     """
 
+    # What the value's type is: the default, that of the schema, or not known (a union, for example, is no class).
+    @overload
+    def __new__(
+        cls: "type[Writer[LoadSnapshot]]", name: str, rank: int, ranks: int, **options: Unpack[_WriterOptions]
+    ) -> "Writer[LoadSnapshot]": ...
+    @overload
+    def __new__(
+        cls, name: str, rank: int, ranks: int, *, schema: type[T], **options: Unpack[_WriterOptions]
+    ) -> Self: ...
+    @overload
+    def __new__(
+        cls: "type[Writer[Any]]", name: str, rank: int, ranks: int, *, schema: object, **options: Unpack[_WriterOptions]
+    ) -> "Writer[Any]": ...
     def __new__(
         cls,
         name: str,
         rank: int,
         ranks: int,
         *,
-        schema: Any = LoadSnapshot,  # noqa: ANN401  a Struct class, bytes, or any type that msgspec encodes
+        schema: Any = LoadSnapshot,
         cells: int | None = None,
         payload: int | None = None,
         codec: CodecName | None = None,
@@ -120,7 +153,9 @@ class Writer(_core.Writer[T], Generic[T]):
         """Give the writer itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close the writer."""
         self.close()
 
@@ -166,11 +201,25 @@ class Reader(_core.Reader[T], Generic[T]):
     (3, 3, 'DEAD')
     """
 
+    _same: "Callable[[], Reader[T]]"
+    """Opens another cursor on the same ring."""
+
+    # As for Writer; the class that schema=None builds is known only at run time.
+    @overload
+    def __new__(
+        cls: "type[Reader[LoadSnapshot]]", name: str, **options: Unpack[_ReaderOptions]
+    ) -> "Reader[LoadSnapshot]": ...
+    @overload
+    def __new__(cls, name: str, *, schema: type[T], **options: Unpack[_ReaderOptions]) -> Self: ...
+    @overload
+    def __new__(
+        cls: "type[Reader[Any]]", name: str, *, schema: object, **options: Unpack[_ReaderOptions]
+    ) -> "Reader[Any]": ...
     def __new__(
         cls,
         name: str,
         *,
-        schema: Any = LoadSnapshot,  # noqa: ANN401  as for Writer
+        schema: Any = LoadSnapshot,
         codec: CodecName | None = None,
         max_age: float = DEFAULT_MAX_AGE_S,
         job: str | None = None,
@@ -180,31 +229,17 @@ class Reader(_core.Reader[T], Generic[T]):
     ) -> Self:
         """Attach if there is something to attach to."""
         text, source = _decoding(schema, codec)
-        self = super().__new__(
-            cls, name, text, source, max_age=max_age, job=job, dir=directory, allow_disk=allow_disk
-        )
+        self = super().__new__(cls, name, text, source, max_age=max_age, job=job, dir=directory, allow_disk=allow_disk)
         if must_exist and self.ranks is None:
             place = directory or os.environ.get("SNAPRING_DIR") or f"/dev/shm/snapring-{os.geteuid()}"  # noqa: S108
-            message = f"no ring {name!r} in {place}; start a writer for it, or set SNAPRING_DIR to where its writers run"
+            message = (
+                f"no ring {name!r} in {place}; start a writer for it, or set SNAPRING_DIR to where its writers run"
+            )
             raise RingNotFound(message)
-        return self
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        schema: Any = LoadSnapshot,  # noqa: ANN401  as for Writer
-        codec: CodecName | None = None,
-        max_age: float = DEFAULT_MAX_AGE_S,
-        job: str | None = None,
-        must_exist: bool = False,  # noqa: ARG002  used by __new__
-        directory: Path | None = None,
-        allow_disk: bool = False,
-    ) -> None:
-        """Keep what another cursor on the same ring needs."""
-        self._same = lambda: Reader[T](
+        self._same = lambda: Reader(
             name, schema=schema, codec=codec, max_age=max_age, job=job, directory=directory, allow_disk=allow_disk
         )
+        return self
 
     async def changes(self) -> AsyncIterator[list[int]]:
         """Yield the ranks whose version or state changed, each time any did; a cursor of its own.
@@ -237,19 +272,23 @@ class Reader(_core.Reader[T], Generic[T]):
         """Give the reader itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close the reader."""
         self.close()
 
 
-def _describe(schema: Any, codec: str | None) -> tuple[str, CompiledSchema | None]:  # noqa: ANN401  as for Writer
+def _describe(schema: Any, codec: CodecName | None) -> tuple[str, CompiledSchema | None]:  # noqa: ANN401  as for Writer
     """Give the header's text of ``schema`` and, for records, its compiled class."""
     codec = codec or ("bytes" if schema is bytes else "record")
     if codec == "record":
         compiled = compile_schema(schema)
         return compiled.text, compiled
     if codec not in {"bytes", "msgpack"} or (codec == "bytes" and schema not in {bytes, LoadSnapshot}):
-        message = f'codec is "record", "bytes" or "msgpack", and bytes goes with schema=bytes; not {codec!r} with {schema!r}'
+        message = (
+            f'codec is "record", "bytes" or "msgpack", and bytes goes with schema=bytes; not {codec!r} with {schema!r}'
+        )
         raise InvalidValue(message)
     name = "bytes" if codec == "bytes" else getattr(schema, "__name__", str(schema))
     text = SchemaText(format=1, name=name, codec=codec, bytes=0, fields=())
@@ -259,7 +298,7 @@ def _describe(schema: Any, codec: str | None) -> tuple[str, CompiledSchema | Non
 Source = Callable[[str], tuple[CompiledSchema | None, Callable[[bytes], Any] | None]]
 
 
-def _decoding(schema: Any, codec: str | None) -> tuple[str | None, Source]:  # noqa: ANN401  as for Writer
+def _decoding(schema: Any, codec: CodecName | None) -> tuple[str | None, Source]:  # noqa: ANN401  as for Writer
     """Give the text that a ring must be compatible with, and what decodes a ring of a given text."""
     if schema is not None:
         text, compiled = _describe(schema, codec)
