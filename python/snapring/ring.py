@@ -197,8 +197,8 @@ class Reader(_core.Reader[T], Generic[T]):
     >>> with snapring.Writer("docs", rank=1, ranks=2) as writer:
     ...     _ = writer.publish(snapring.LoadSnapshot(num_running_reqs=3))
     ...     snap = reader.read(1)
-    >>> snap.value.num_running_reqs, snap["num_running_reqs"], snap.state.name
-    (3, 3, 'DEAD')
+    >>> snap.value.num_running_reqs, snap["num_running_reqs"], snap.version
+    (3, 3, 1)
     """
 
     _same: "Callable[[], Reader[T]]"
