@@ -1,0 +1,83 @@
+"""How the verbs print: JSON by msgspec, tables by rich, plain text into pipes."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from snapring.state import State
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["STATE_STYLES", "bytes_text", "console", "print_json", "print_json_line", "seconds_text", "table"]
+
+STATE_STYLES: Final = {State.NEVER: "dim", State.LIVE: "green", State.STALE: "yellow", State.DEAD: "red"}
+"""Colours of the states, the same in every verb."""
+
+PIPE_WIDTH: Final = 10_000
+"""Columns of what is no terminal: nothing there is ever cut or folded."""
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401  whatever msgspec encodes
+    """Print one document, indented. NaN and infinities become null."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def print_json_line(value: Any) -> None:  # noqa: ANN401  as above
+    """Print one document on a line of its own, and at once."""
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.flush()
+
+
+def console() -> "Console":
+    """A rich console on standard output: colours on a terminal unless NO_COLOR says no, plain text into a pipe."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> None:
+    """Print a table without lines; ``right`` names the columns of numbers.
+
+    A cell is anything with a text, or a pair of it and a rich style. Columns too wide for a terminal are folded.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    right = set(right)
+    for column in columns:
+        grid.add_column(Text(column), justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        styled = [cell if isinstance(cell, tuple) else (cell, "") for cell in row]
+        grid.add_row(*(Text(str(value), style) for value, style in styled))
+    console().print(grid)
+
+
+def seconds_text(seconds: float | None) -> str:
+    """A duration for people: ``0.3ms``, ``1.24s``, ``3m10s``, ``2h05m``, ``4d03h``; ``-`` for none."""
+    if seconds is None:
+        return "-"
+    if seconds < 1:
+        return f"{seconds * 1e3:.1f}ms"
+    if seconds < 60:  # noqa: PLR2004  seconds of a minute
+        return f"{seconds:.2f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours:02}h"
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
+
+
+def bytes_text(count: int) -> str:
+    """A size for people, in powers of 1024: ``416 B``, ``2.3 MiB``."""
+    size, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if size < 1024:  # noqa: PLR2004  bytes of a kibibyte
+            break
+        size, unit = size / 1024, larger
+    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
