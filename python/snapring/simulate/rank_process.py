@@ -1,0 +1,113 @@
+"""One simulated rank as a process of its own: ``python -m snapring.simulate.rank_process JOB``.
+
+It does what the scheduler process of an engine does. In each pass it takes in what has arrived, runs one step of
+`RankModel`, sleeps for as long as the step would have taken, reports first and last tokens, and gives its load to a
+`Publisher`. A step's load is published at the step's end, when an engine would know it.
+
+The process ends when its channel does, so it cannot outlive its controller, however that one ends. One that was stopped
+then is ended by the kernel, which hangs up on stopped process groups that are left without a parent.
+"""
+
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Final
+
+import msgspec
+
+from snapring.errors import InvalidValue
+from snapring.publisher import Publisher
+from snapring.publishing import HEARTBEAT_S, Phase
+from snapring.ring import Writer
+from snapring.simulate.channel import Channel, Finished, FirstToken, Ready, Refused
+from snapring.simulate.model import RankModel, StepResult
+from snapring.simulate.snapshot import SimulatedLoad, snapshot_of
+
+__all__ = ["Place", "RankProcess", "main"]
+
+_IDLE_WAIT_S: Final = HEARTBEAT_S / 8  # an idle rank's heartbeat is late by at most this
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a rank publishes; the arguments of a `Writer`."""
+
+    ring: str
+    rank: int
+    ranks: int
+    job: str
+    directory: str | None = None
+
+    def writer(self) -> Writer[SimulatedLoad]:
+        """Claim the rank; raises what `Writer` raises."""
+        return Writer(self.ring, self.rank, self.ranks, schema=SimulatedLoad, job=self.job, directory=self.directory)
+
+
+class RankProcess:
+    """The loop of one rank. Belongs to one thread of a process that does nothing else."""
+
+    def __init__(self, place: Place, channel: Channel) -> None:
+        """Start with an empty rank; the ring is not touched yet."""
+        self._place = place
+        self._channel = channel
+        self._model = RankModel()
+        self._writer: Writer[SimulatedLoad] | None = None
+        self._publisher = Publisher(self._open)
+
+    def run(self) -> str | None:
+        """Work until the channel ends; gives why the first publish failed, and then did nothing."""
+        with self._publisher:
+            self._publish(force=True, phase=Phase.IDLE)
+            if self._writer is None or not self._publisher.published:
+                return self._publisher.last_error
+            self._channel.send(Ready(self._writer.version))
+            while not self._channel.ended:
+                self._pass()
+        return None
+
+    def _pass(self) -> None:
+        self._take_in()
+        step = self._model.step(time.monotonic())
+        if step.phase == Phase.IDLE:
+            self._publish(force=False, phase=Phase.IDLE)
+            select.select([self._channel], [], [], _IDLE_WAIT_S)
+        else:
+            time.sleep(max(0.0, step.end_s - time.monotonic()))
+            self._report(step)
+            self._publish(force=step.prefill, phase=step.phase)
+
+    def _take_in(self) -> None:
+        for request in self._channel.requests():
+            try:
+                self._model.submit(request, time.monotonic())
+            except InvalidValue:
+                self._channel.send(Refused(request.id))
+
+    def _report(self, step: StepResult) -> None:
+        for milestone in step.first_tokens:
+            self._channel.send(FirstToken(milestone.request.id, milestone.at_s))
+        for milestone in step.finished:
+            self._channel.send(Finished(milestone.request.id, milestone.at_s))
+
+    def _publish(self, *, force: bool, phase: Phase) -> None:
+        self._publisher.tick(lambda: snapshot_of(self._model.state()), force=force, phase=phase)
+
+    def _open(self) -> Writer[SimulatedLoad]:
+        self._writer = self._place.writer()
+        return self._writer
+
+
+def main(place: str, descriptor: str) -> str | None:
+    """Run the rank at ``place`` (a `Place` in JSON) over the inherited ``descriptor`` of its channel.
+
+    Gives None when the channel has ended, else why the rank could not publish.
+    """
+    # When a rank ends is for its controller to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = Channel(socket.socket(fileno=int(descriptor)))
+    return RankProcess(msgspec.json.decode(place, type=Place), channel).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
