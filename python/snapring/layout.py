@@ -162,8 +162,8 @@ def _meta(entry: FieldText) -> Meta:
 
 
 @lru_cache(maxsize=256)
-def dtype_from_schema(text: str) -> np.dtype[np.void]:
-    """The numpy dtype of one record; its itemsize is the record's size in bytes.
+def dtype_from_schema(text: str, before: int = 0) -> np.dtype[np.void]:
+    """The numpy dtype of one record that stands ``before`` bytes into its row; its itemsize is the row's size in bytes.
 
     Columns are called by the fields' dotted paths. An int, bool or enum is ``<i8`` (-2**63 where absent), a float
     ``<f8``, a text or bytes field ``S<max>``, a list a sub-array of ``max`` items. Texts, bytes and lists have a second
@@ -177,8 +177,9 @@ def dtype_from_schema(text: str) -> np.dtype[np.void]:
     for entry in schema.fields:
         columns.extend(_columns(entry))
     names, formats, offsets = zip(*columns, strict=True)
+    offsets = tuple(before + offset for offset in offsets)
     return np.dtype(
-        {"names": list(names), "formats": list(formats), "offsets": list(offsets), "itemsize": schema.bytes}
+        {"names": list(names), "formats": list(formats), "offsets": list(offsets), "itemsize": before + schema.bytes}
     )
 
 

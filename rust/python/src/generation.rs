@@ -4,16 +4,18 @@ use crate::codec::{Source, Unpacker};
 use crate::error::{OrRaise, from_core};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use snapring_core::record::Place;
+use snapring_core::record::{self, Place};
 use snapring_core::schema::Fill;
-use snapring_core::{Codec, Error, Reading, Ring, State, Take};
+use snapring_core::layout::cell;
+use snapring_core::{Codec, Error, Reading, Ring, State};
 use std::sync::Arc;
 
 /// A ring and how its payloads become Python values.
 pub(crate) struct Generation {
     pub(crate) ring: Arc<Ring>,
     pub(crate) unpacker: Unpacker,
-    pub(crate) take: Take,
+    /// Words of a row: stamp and payload.
+    pub(crate) row_words: usize,
     pub(crate) max_age_ns: u64,
     /// The field that must equal the slot's rank.
     rank_place: Option<Place>,
@@ -23,39 +25,35 @@ pub(crate) struct Generation {
 impl Generation {
     pub(crate) fn new(py: Python<'_>, ring: Arc<Ring>, source: &Source, max_age_ns: u64) -> PyResult<Self> {
         let schema = &ring.header.schema;
-        let take = if schema.codec() == Codec::Record { Take::Words(schema.words()) } else { Take::Length };
+        let is_record = schema.codec() == Codec::Record;
+        let row_words = if is_record { cell::PAYLOAD + schema.words() } else { ring.row_words() };
         let rank_place = schema.fields().iter().find(|field| field.fill == Some(Fill::Rank)).map(|field| field.place());
-        Ok(Self { unpacker: Unpacker::new(py, source, schema)?, take, max_age_ns, rank_place, ring, dtype: PyOnceLock::new() })
+        Ok(Self { unpacker: Unpacker::new(py, source, schema)?, row_words, max_age_ns, rank_place, ring, dtype: PyOnceLock::new() })
     }
 
-    /// Words of one record, 0 for free payloads.
-    pub(crate) fn record_words(&self) -> usize {
-        if let Take::Words(words) = self.take { words } else { 0 }
-    }
-
-    /// The records' numpy dtype.
+    /// The dtype of rows as numpy sees them: the record's fields behind the stamp.
     pub(crate) fn dtype(&self, py: Python<'_>) -> PyResult<&Py<PyAny>> {
         let make = || -> PyResult<Py<PyAny>> {
             let layout = py.import("snapring.layout")?;
-            Ok(layout.call_method1("dtype_from_schema", (&self.ring.header.schema_text,))?.unbind())
+            let text = &self.ring.header.schema_text;
+            Ok(layout.call_method1("dtype_from_schema", (text, cell::PAYLOAD * 8))?.unbind())
         };
         self.dtype.get_or_try_init(py, make)
     }
 
-    /// Reads `rank`, appending its payload; refuses a record that names another rank than its slot's.
+    /// Reads `rank` into `row`, false when it never published; refuses a record that names another rank than its slot's.
     #[inline]
-    pub(crate) fn read(&self, rank: u32, payload: &mut Vec<u64>) -> PyResult<Option<Reading>> {
-        let start = payload.len();
-        let reading = self.ring.read(rank, self.take, payload).or_raise()?;
-        if let (Some(_), Some(place)) = (reading, self.rank_place) {
-            let words = &payload[start..];
-            if snapring_core::record::is_present(words, place)
-                && snapring_core::record::get_int(words, place) != i64::from(rank)
-            {
+    pub(crate) fn read(&self, rank: u32, row: &mut [u64]) -> PyResult<bool> {
+        if !self.ring.read(rank, row).or_raise()? {
+            return Ok(false);
+        }
+        if let Some(place) = self.rank_place {
+            let payload = &row[cell::PAYLOAD..];
+            if record::is_present(payload, place) && record::get_int(payload, place) != i64::from(rank) {
                 return Err(foreign_rank(rank));
             }
         }
-        Ok(reading)
+        Ok(true)
     }
 
     /// State of a rank, asked of the kernel as rarely as the ring allows.

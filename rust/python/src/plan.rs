@@ -60,7 +60,7 @@ impl<'py> Described<'py> {
 }
 
 /// The schema of a `CompiledSchema`, which must go with the file's.
-fn matched(compiled: &Bound<'_, PyAny>, file: &Schema) -> PyResult<()> {
+fn matched(compiled: &Bound<'_, PyAny>, file: &Schema) -> PyResult<Schema> {
     let text: String = compiled.getattr("text")?.extract()?;
     let class = Schema::parse(&text).map_err(|error| InvalidValue::new_err(error.to_string()))?;
     Schema::compatible(file, &class).map_err(|reason| {
@@ -69,7 +69,8 @@ fn matched(compiled: &Bound<'_, PyAny>, file: &Schema) -> PyResult<()> {
             class.name(),
             file.name()
         ))
-    })
+    })?;
+    Ok(class)
 }
 
 /// The dotted name of `name` inside section `prefix`.

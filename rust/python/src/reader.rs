@@ -3,7 +3,7 @@
 use crate::codec::Source;
 use crate::error::{OrRaise, InvalidValue};
 use crate::generation::Generation;
-use crate::snapshot::{Batch, Row, Snapshot};
+use crate::snapshot::{Batch, Snapshot};
 use crate::state::state_object;
 use crate::view::{View, frombuffer};
 use crate::buffer::Words;
@@ -13,7 +13,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyType};
 use snapring_core::fork::Token;
 use snapring_core::reader::check_rank;
-use snapring_core::{Codec, Cursor, DirOptions, Error, ReaderOptions, Schema, State, Watch, watch};
+use snapring_core::layout::cell;
+use snapring_core::{Codec, Cursor, DirOptions, Error, Reading, ReaderOptions, Schema, State, Watch, watch};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -116,49 +117,45 @@ impl Reader {
             return if rank < 0 { Err(Error::RankOutOfRange { rank, ranks: 0 }).or_raise() } else { Ok(None) };
         };
         let rank = check_rank(rank, generation.ring.ranks()).or_raise()?;
-        let mut payload = Vec::with_capacity(generation.record_words());
-        let reading = generation.read(rank, &mut payload)?;
-        Ok(reading.map(|reading| Snapshot::own(generation, rank, reading, payload)))
+        let mut row = vec![0; generation.row_words];
+        Ok(generation.read(rank, &mut row)?.then(|| Snapshot::own(generation, rank, row)))
     }
 
     fn read_all<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let snapshots = PyList::empty(py);
         let Some(generation) = self.generation(py)? else {
-            return Ok(PyList::empty(py));
+            return Ok(snapshots);
         };
-        let ranks = generation.ring.ranks();
-        let mut payload = Vec::with_capacity(generation.record_words() * ranks as usize);
-        let mut rows = Vec::with_capacity(ranks as usize);
-        for rank in 0..ranks {
-            let start = payload.len();
-            if let Some(reading) = generation.read(rank, &mut payload)? {
-                rows.push(Row { rank, reading, start, end: payload.len() });
+        let words = generation.row_words;
+        let mut rows = vec![0; words * generation.ring.ranks() as usize];
+        for (rank, row) in (0u32..).zip(rows.chunks_exact_mut(words)) {
+            generation.read(rank, row)?;
+        }
+        let batch = Arc::new(Batch { generation, rows });
+        for (rank, row) in (0u32..).zip(batch.rows.chunks_exact(words)) {
+            if row[cell::VERSION] != 0 {
+                snapshots.append(Py::new(py, Snapshot::shared(Arc::clone(&batch), rank))?)?;
             }
         }
-        let count = rows.len();
-        let batch = Arc::new(Batch { generation, rows, payload });
-        let snapshots = (0..count).map(|index| Py::new(py, Snapshot::shared(Arc::clone(&batch), index)));
-        PyList::new(py, snapshots.collect::<PyResult<Vec<_>>>()?)
+        Ok(snapshots)
     }
 
     fn view(&self, py: Python<'_>) -> PyResult<View> {
         let Some(generation) = self.generation(py)? else {
-            let payload = Arc::new(Vec::new());
-            return Ok(View { generation: None, readings: Vec::new(), payload, records: PyOnceLock::new() });
+            return Ok(View { generation: None, rows: Arc::new(Vec::new()), records: PyOnceLock::new() });
         };
-        if generation.ring.header.schema.codec() != Codec::Record {
+        let schema = &generation.ring.header.schema;
+        if schema.codec() != Codec::Record {
             return Err(InvalidValue::new_err("a view needs records; use read_all() for bytes and msgpack"));
         }
-        let ranks = generation.ring.ranks();
-        let mut payload = Vec::with_capacity(generation.record_words() * ranks as usize);
-        let mut readings = Vec::with_capacity(ranks as usize);
-        for rank in 0..ranks {
-            let reading = generation.read(rank, &mut payload)?;
-            if reading.is_none() {
-                payload.extend_from_slice(generation.ring.header.schema.absent());
+        let words = generation.row_words;
+        let mut rows = vec![0; words * generation.ring.ranks() as usize];
+        for (rank, row) in (0u32..).zip(rows.chunks_exact_mut(words)) {
+            if !generation.read(rank, row)? {
+                row[cell::PAYLOAD..].copy_from_slice(schema.absent());
             }
-            readings.push(reading);
         }
-        Ok(View { generation: Some(generation), readings, payload: Arc::new(payload), records: PyOnceLock::new() })
+        Ok(View { generation: Some(generation), rows: Arc::new(rows), records: PyOnceLock::new() })
     }
 
     #[pyo3(signature = (rank, last = 32))]
@@ -167,23 +164,17 @@ impl Reader {
             return Ok(PyList::empty(py).into_any().unbind());
         };
         let rank = check_rank(rank, generation.ring.ranks()).or_raise()?;
-        let mut payload = Vec::new();
-        let stamps = generation.ring.slot(rank).history(last, generation.take, &mut payload);
+        let words = generation.row_words;
+        let rows = generation.ring.slot(rank).history(last, words);
         if generation.ring.header.schema.codec() == Codec::Record {
             let dtype = generation.dtype(py)?.bind(py);
-            if stamps.is_empty() {
+            if rows.is_empty() {
                 return Ok(py.import("numpy")?.call_method1("empty", (0, dtype))?.unbind());
             }
-            return Ok(frombuffer(py, Words::new(Arc::new(payload)), dtype)?.unbind());
+            return Ok(frombuffer(py, Words::new(Arc::new(rows)), dtype)?.unbind());
         }
-        let mut start = 0;
-        let mut values = Vec::with_capacity(stamps.len());
-        for stamp in stamps {
-            let end = (start + stamp.len.div_ceil(8) as usize).min(payload.len());
-            values.push(generation.unpacker.unpack(py, &payload[start..end], stamp.len)?);
-            start = end;
-        }
-        Ok(PyList::new(py, values)?.into_any().unbind())
+        let value = |row: &[u64]| generation.unpacker.unpack(py, &row[cell::PAYLOAD..], row[cell::LEN]);
+        Ok(PyList::new(py, rows.chunks_exact(words).map(value).collect::<PyResult<Vec<_>>>()?)?.into_any().unbind())
     }
 
     fn check(&self, py: Python<'_>, rank: i64) -> PyResult<Py<PyAny>> {
@@ -191,8 +182,9 @@ impl Reader {
             return state_object(py, State::Never);
         };
         let rank = check_rank(rank, generation.ring.ranks()).or_raise()?;
-        let reading = generation.read(rank, &mut Vec::new())?;
-        state_object(py, generation.state(rank, reading.as_ref(), true)?)
+        let mut row = vec![0; generation.row_words];
+        generation.read(rank, &mut row)?;
+        state_object(py, generation.state(rank, Reading::of(&row).as_ref(), true)?)
     }
 
     #[pyo3(signature = (timeout = None))]

@@ -6,60 +6,58 @@ use crate::state::state_object;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
+use snapring_core::layout::cell;
 use snapring_core::{Reading, clock};
 use std::sync::Arc;
 
-/// Readings and payloads of one pass over all ranks; its snapshots share it.
+/// Rows of one pass over all ranks; its snapshots share it.
 pub(crate) struct Batch {
     pub(crate) generation: Arc<Generation>,
-    pub(crate) rows: Vec<Row>,
-    pub(crate) payload: Vec<u64>,
-}
-
-/// One rank of a batch: where its payload stands.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Row {
-    pub(crate) rank: u32,
-    pub(crate) reading: Reading,
-    pub(crate) start: usize,
-    pub(crate) end: usize,
+    pub(crate) rows: Vec<u64>,
 }
 
 enum Body {
-    Own { generation: Arc<Generation>, rank: u32, reading: Reading, payload: Vec<u64> },
-    Shared { batch: Arc<Batch>, index: usize },
+    Own { generation: Arc<Generation>, row: Vec<u64> },
+    Shared { batch: Arc<Batch> },
 }
 
 #[pyclass(frozen, module = "snapring", name = "Snapshot")]
 pub(crate) struct Snapshot {
     body: Body,
+    rank: u32,
     value: PyOnceLock<Py<PyAny>>,
 }
 
 impl Snapshot {
     #[inline]
-    pub(crate) fn own(generation: Arc<Generation>, rank: u32, reading: Reading, payload: Vec<u64>) -> Self {
-        Self { body: Body::Own { generation, rank, reading, payload }, value: PyOnceLock::new() }
+    pub(crate) fn own(generation: Arc<Generation>, rank: u32, row: Vec<u64>) -> Self {
+        Self { body: Body::Own { generation, row }, rank, value: PyOnceLock::new() }
+    }
+
+    /// The snapshot of `rank`, whose row stands at its index in the batch.
+    #[inline]
+    pub(crate) fn shared(batch: Arc<Batch>, rank: u32) -> Self {
+        Self { body: Body::Shared { batch }, rank, value: PyOnceLock::new() }
     }
 
     #[inline]
-    pub(crate) fn shared(batch: Arc<Batch>, index: usize) -> Self {
-        Self { body: Body::Shared { batch, index }, value: PyOnceLock::new() }
-    }
-
-    #[inline]
-    fn parts(&self) -> (&Generation, u32, &Reading, &[u64]) {
+    fn parts(&self) -> (&Generation, &[u64]) {
         match &self.body {
-            Body::Own { generation, rank, reading, payload } => (generation, *rank, reading, payload),
-            Body::Shared { batch, index } => {
-                let row = &batch.rows[*index];
-                (&batch.generation, row.rank, &row.reading, &batch.payload[row.start..row.end])
+            Body::Own { generation, row } => (generation, row),
+            Body::Shared { batch } => {
+                let words = batch.generation.row_words;
+                (&batch.generation, &batch.rows[self.rank as usize * words..][..words])
             }
         }
     }
 
-    fn reading(&self) -> &Reading {
-        self.parts().2
+    #[inline]
+    fn word(&self, index: usize) -> u64 {
+        self.parts().1[index]
+    }
+
+    fn reading(&self) -> Reading {
+        Reading::of(self.parts().1).expect("a snapshot is of a rank that published")
     }
 }
 
@@ -74,30 +72,30 @@ impl Snapshot {
     #[getter]
     fn value(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let make = || {
-            let (generation, _, reading, payload) = self.parts();
-            generation.unpacker.unpack(py, payload, reading.stamp.len)
+            let (generation, row) = self.parts();
+            generation.unpacker.unpack(py, &row[cell::PAYLOAD..], row[cell::LEN])
         };
         Ok(self.value.get_or_try_init(py, make)?.clone_ref(py))
     }
 
     fn __getitem__(&self, py: Python<'_>, name: &Bound<'_, PyString>) -> PyResult<Py<PyAny>> {
-        let (generation, _, _, payload) = self.parts();
-        generation.unpacker.field(py, payload, name)
+        let (generation, row) = self.parts();
+        generation.unpacker.field(py, &row[cell::PAYLOAD..], name)
     }
 
     #[getter]
     fn rank(&self) -> u32 {
-        self.parts().1
+        self.rank
     }
 
     #[getter]
     fn version(&self) -> u64 {
-        self.reading().stamp.version
+        self.word(cell::VERSION)
     }
 
     #[getter]
     fn epoch(&self) -> u64 {
-        self.reading().stamp.epoch
+        self.word(cell::EPOCH)
     }
 
     #[getter]
@@ -107,13 +105,12 @@ impl Snapshot {
 
     #[getter]
     fn origin(&self) -> (u64, u64, u64) {
-        let origin = self.reading().stamp.origin;
-        (origin.start, origin.random, origin.version)
+        (self.word(cell::ORIGIN_START), self.word(cell::ORIGIN_RANDOM), self.word(cell::ORIGIN_VERSION))
     }
 
     #[getter]
     fn timestamp(&self) -> f64 {
-        self.reading().stamp.wall_ns as f64 / 1e9
+        self.word(cell::WALL_NS) as f64 / 1e9
     }
 
     #[getter]
@@ -123,8 +120,7 @@ impl Snapshot {
 
     #[getter]
     fn beat_age(&self) -> f64 {
-        let (generation, rank, reading, _) = self.parts();
-        let last = generation.ring.last_sign_ns(rank, reading);
+        let last = self.parts().0.ring.last_sign_ns(self.rank, &self.reading());
         clock::mono_ns().saturating_sub(last) as f64 / 1e9
     }
 
@@ -135,14 +131,14 @@ impl Snapshot {
 
     #[getter]
     fn state(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let (generation, rank, reading, _) = self.parts();
-        state_object(py, generation.state(rank, Some(reading), false)?)
+        state_object(py, self.parts().0.state(self.rank, Some(&self.reading()), false)?)
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let state = self.state(py)?.bind(py).getattr("name")?.extract::<String>()?;
         let contended = if self.contended() { ", contended" } else { "" };
-        Ok(format!("<Snapshot of rank {}: version {}, {:.3} s old, {state}{contended}>", self.rank(), self.version(), self.age()))
+        let (version, age) = (self.version(), self.age());
+        Ok(format!("<Snapshot of rank {}: version {version}, {age:.3} s old, {state}{contended}>", self.rank))
     }
 
     fn __reduce__(&self) -> PyResult<()> {

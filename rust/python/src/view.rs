@@ -6,7 +6,9 @@ use crate::generation::Generation;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString};
-use snapring_core::{Reading, State, clock};
+use snapring_core::layout::cell;
+use snapring_core::record::is_present;
+use snapring_core::{Reading, State};
 use std::sync::Arc;
 
 static NUMPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -30,17 +32,20 @@ fn column<'py>(py: Python<'py>, dtype: &str, bytes: impl Iterator<Item = u8>) ->
 pub(crate) struct View {
     /// `None` while there is no ring: no rows.
     pub(crate) generation: Option<Arc<Generation>>,
-    pub(crate) readings: Vec<Option<Reading>>,
-    pub(crate) payload: Arc<Vec<u64>>,
+    pub(crate) rows: Arc<Vec<u64>>,
     pub(crate) records: PyOnceLock<Py<PyAny>>,
 }
 
 impl View {
+    fn rows(&self) -> std::slice::Chunks<'_, u64> {
+        self.rows.chunks(self.generation.as_ref().map_or(1, |generation| generation.row_words))
+    }
+
     fn states(&self) -> PyResult<Vec<State>> {
         let Some(generation) = &self.generation else {
             return Ok(Vec::new());
         };
-        (0u32..).zip(&self.readings).map(|(rank, reading)| generation.state(rank, reading.as_ref(), false)).collect()
+        (0u32..).zip(self.rows()).map(|(rank, row)| generation.state(rank, Reading::of(row).as_ref(), false)).collect()
     }
 }
 
@@ -50,7 +55,7 @@ impl View {
     fn records(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let make = || match &self.generation {
             Some(generation) => {
-                let words = Words::new(Arc::clone(&self.payload));
+                let words = Words::new(Arc::clone(&self.rows));
                 Ok::<_, PyErr>(frombuffer(py, words, generation.dtype(py)?.bind(py))?.unbind())
             }
             None => Ok(column(py, "V8", std::iter::empty())?.unbind()),
@@ -60,17 +65,13 @@ impl View {
 
     #[getter]
     fn versions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let version = |reading: &Option<Reading>| reading.map_or(0, |reading| reading.stamp.version).to_le_bytes();
-        column(py, "<u8", self.readings.iter().flat_map(version))
+        column(py, "<u8", self.rows().flat_map(|row| row[cell::VERSION].to_le_bytes()))
     }
 
     #[getter]
     fn ages<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let now_ns = clock::mono_ns();
-        let age = |reading: &Option<Reading>| {
-            reading.map_or(f64::NAN, |reading| now_ns.saturating_sub(reading.since_ns) as f64 / 1e9).to_le_bytes()
-        };
-        column(py, "<f8", self.readings.iter().flat_map(age))
+        let age = |row| Reading::of(row).map_or(f64::NAN, |reading| reading.age_ns() as f64 / 1e9);
+        column(py, "<f8", self.rows().flat_map(|row| age(row).to_le_bytes()))
     }
 
     #[getter(states)]
@@ -85,7 +86,7 @@ impl View {
 
     #[getter]
     fn contended<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        column(py, "?", self.readings.iter().map(|reading| u8::from(reading.is_some_and(|reading| reading.contended))))
+        column(py, "?", self.rows().map(|row| u8::from(Reading::of(row).is_some_and(|reading| reading.contended))))
     }
 
     fn present<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
@@ -95,13 +96,12 @@ impl View {
         let Some(field) = generation.ring.header.schema.field(name) else {
             return Err(InvalidValue::new_err(format!("the ring's records have no field {name:?}")));
         };
-        let words = generation.record_words();
-        let bits = self.payload.chunks(words.max(1)).map(|row| u8::from(snapring_core::record::is_present(row, field.place())));
-        column(py, "?", bits)
+        let place = field.place();
+        column(py, "?", self.rows().map(|row| u8::from(is_present(&row[cell::PAYLOAD..], place))))
     }
 
     fn __len__(&self) -> usize {
-        self.readings.len()
+        self.rows().len()
     }
 
     fn __repr__(&self) -> PyResult<String> {

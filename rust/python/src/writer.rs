@@ -5,7 +5,9 @@ use crate::error::{OrRaise, InvalidValue, LayoutMismatch};
 use arc_swap::ArcSwap;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
+use snapring_core::fork::Token;
 use snapring_core::{DirOptions, Header, Published, Schema, WriterOptions};
+use std::mem;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -170,6 +172,7 @@ impl Writer {
 
 /// A native thread that shows life while Python is busy elsewhere.
 struct Heartbeat {
+    token: Token,
     stop: Arc<(Mutex<bool>, Condvar)>,
     thread: Option<JoinHandle<()>>,
 }
@@ -189,13 +192,19 @@ impl Heartbeat {
                 stopped = changed.wait_timeout(stopped, interval).unwrap_or_else(PoisonError::into_inner).0;
             }
         };
+        let token = Token::current().or_raise()?;
         let thread = Builder::new().name("snapring-beat".into()).spawn(run)?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { token, stop, thread: Some(thread) })
     }
 }
 
 impl Drop for Heartbeat {
     fn drop(&mut self) {
+        if !self.token.is_here() {
+            // A child of a fork has neither the thread nor anybody to free a lock that it may have held.
+            mem::forget(self.thread.take());
+            return;
+        }
         *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.stop.1.notify_all();
         if let Some(thread) = self.thread.take() {

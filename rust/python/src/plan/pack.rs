@@ -5,7 +5,7 @@ use pyo3::exceptions::{PyAttributeError, PyOverflowError, PyTypeError, PyValueEr
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyList, PyString};
 use snapring_core::record::{self, Fault, Place};
-use snapring_core::schema::{Fill, Kind, Schema};
+use snapring_core::schema::{Choice, Fill, Kind, Schema};
 
 use super::{Described, DescribedField, InvalidValue, dotted, matched, refused};
 use crate::slots::{Expect, Layout, Seen};
@@ -66,8 +66,8 @@ enum Action {
     Bytes,
     Ints,
     Floats,
-    /// The class's values in order of position, and how many of them the file knows.
-    Choice(Vec<Py<PyAny>>, usize),
+    /// The class's values with their positions in the file, `None` where the file does not know one.
+    Choice(Vec<(Py<PyAny>, Option<usize>)>),
     /// A nested section, and its presence bits with those of all it holds.
     Section(Section, Vec<(usize, u64)>),
     Rank,
@@ -79,8 +79,8 @@ impl PackPlan {
     ///
     /// Raises `LayoutMismatch` where a common field differs in kind, maximum or choices.
     pub(crate) fn compile(compiled: &Bound<'_, PyAny>, file: &Schema) -> PyResult<Self> {
-        matched(compiled, file)?;
-        let mut plan = Compiler { file, dropped: Vec::new(), used: Vec::new() };
+        let class = matched(compiled, file)?;
+        let mut plan = Compiler { file, class, dropped: Vec::new(), used: Vec::new() };
         let root = plan.section(compiled, "")?;
         let mut template: Box<[u64]> = file.absent().into();
         for place in plan.used {
@@ -107,6 +107,7 @@ impl PackPlan {
 
 struct Compiler<'a> {
     file: &'a Schema,
+    class: Schema,
     dropped: Vec<String>,
     /// Places of the fields that both sides have.
     used: Vec<Place>,
@@ -150,7 +151,11 @@ impl Compiler<'_> {
             (None, Kind::Bytes) => Action::Bytes,
             (None, Kind::ListInt) => Action::Ints,
             (None, Kind::ListFloat) => Action::Floats,
-            (None, Kind::Enum) => Action::Choice(field.values, theirs.choices.len()),
+            (None, Kind::Enum) => {
+                let ours = self.class.field(path).map_or(&[][..], |field| &field.choices);
+                let place = |choice: &Choice| theirs.choices.iter().position(|other| other == choice);
+                Action::Choice(field.values.into_iter().zip(ours.iter().map(place)).collect())
+            }
             (None, Kind::Struct) => {
                 let compiled = field.section.ok_or_else(|| refused(path, Fault::Kind))?;
                 let before = self.used.len() - 1;
@@ -285,7 +290,8 @@ impl Field {
                 Ok(())
             }
             Action::Text => {
-                let text = self.taken(value, value.cast::<PyString>().map_err(PyErr::from).and_then(|text| text.to_str()))?;
+                let text =
+                    self.taken(value, value.cast::<PyString>().map_err(PyErr::from).and_then(|text| text.to_str()))?;
                 record::put_bytes(words, place, text.as_bytes())
             }
             Action::Bytes => {
@@ -302,10 +308,13 @@ impl Field {
                     record::put_float_item(words, place, index, item)
                 });
             }
-            Action::Choice(values, known) => {
-                let position = self.position(value, values)?;
-                record::put_choice(words, place, position, *known)
-            }
+            Action::Choice(values) => match self.chosen(value, values)? {
+                Some(position) => {
+                    record::put_choice(words, place, position);
+                    Ok(())
+                }
+                None => Err(Fault::UnknownChoice),
+            },
         };
         stored.map_err(|fault| self.refuse(fault))
     }
@@ -335,17 +344,17 @@ impl Field {
         record::put_len(words, self.place, met).map_err(|fault| self.refuse(fault))
     }
 
-    /// Where `value` stands among the class's values. Members and interned texts are found by identity; their plain
-    /// values are taken too.
-    fn position(&self, value: &Bound<'_, PyAny>, values: &[Py<PyAny>]) -> PyResult<usize> {
-        let py = value.py();
-        if let Some(position) = values.iter().position(|member| value.is(member)) {
-            return Ok(position);
+    /// The position of `value` in the file, `None` if only the class knows it. Members and interned texts are found by
+    /// identity; their plain values are taken too.
+    fn chosen(&self, value: &Bound<'_, PyAny>, values: &[(Py<PyAny>, Option<usize>)]) -> PyResult<Option<usize>> {
+        if let Some((_, position)) = values.iter().find(|(member, _)| value.is(member)) {
+            return Ok(*position);
         }
-        for (position, member) in values.iter().enumerate().filter(|_| !value.is_instance_of::<PyBool>()) {
-            let member = member.bind(py);
+        // True equals 1, and is no choice for it.
+        for (member, position) in values.iter().filter(|_| !value.is_instance_of::<PyBool>()) {
+            let member = member.bind(value.py());
             if value.eq(member)? || member.getattr("value").is_ok_and(|plain| value.eq(plain).unwrap_or(false)) {
-                return Ok(position);
+                return Ok(*position);
             }
         }
         Err(InvalidValue::new_err(format!("{} is {}, which is none of its choices", self.label, value.repr()?)))

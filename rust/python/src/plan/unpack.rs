@@ -1,12 +1,16 @@
 //! From the words of a record to an object, or to one of its fields.
 
+use std::collections::HashMap;
+
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 use snapring_core::record::{self, Fault, Place};
 use snapring_core::schema::{Kind, Schema};
 
-use super::{Described, DescribedField, InvalidValue, LayoutMismatch, RingUntrusted, corrupt, dotted, matched, refused};
+use super::{
+    Described, DescribedField, InvalidValue, LayoutMismatch, RingUntrusted, corrupt, dotted, matched, refused,
+};
 use crate::slots;
 
 /// Builds objects of one class from records of one file, and reads single fields of them.
@@ -64,7 +68,8 @@ enum Source {
     Bytes,
     Ints,
     Floats,
-    Choice(Vec<Py<PyAny>>),
+    /// The class's value for each position in the file, `None` where the class does not know one.
+    Choice(Vec<Option<Py<PyAny>>>),
     Section(Section),
 }
 
@@ -82,8 +87,8 @@ impl UnpackPlan {
     /// Raises `LayoutMismatch` where a common field differs in kind, maximum or choices, and where the class demands a
     /// field that the file lacks.
     pub(crate) fn compile(compiled: &Bound<'_, PyAny>, file: &Schema) -> PyResult<Self> {
-        matched(compiled, file)?;
-        let mut plan = Compiler { file, fields: Vec::new(), index: PyDict::new(compiled.py()) };
+        let class = matched(compiled, file)?;
+        let mut plan = Compiler { file, class, fields: Vec::new(), index: PyDict::new(compiled.py()) };
         let root = plan.section(compiled, "", None)?;
         Ok(Self { fields: plan.fields, root, index: plan.index.unbind(), words: file.words() })
     }
@@ -144,6 +149,7 @@ impl UnpackPlan {
 
 struct Compiler<'a, 'py> {
     file: &'a Schema,
+    class: Schema,
     fields: Vec<Field>,
     index: Bound<'py, PyDict>,
 }
@@ -206,7 +212,12 @@ impl<'py> Compiler<'_, 'py> {
             Kind::Bytes => Source::Bytes,
             Kind::ListInt => Source::Ints,
             Kind::ListFloat => Source::Floats,
-            Kind::Enum => Source::Choice(field.values),
+            Kind::Enum => {
+                let ours = self.class.field(&path).map_or(&[][..], |field| &field.choices);
+                let known: HashMap<_, _> = ours.iter().zip(field.values).collect();
+                let value = |choice| known.get(choice).map(|value| value.clone_ref(self.index.py()));
+                Source::Choice(theirs.choices.iter().map(value).collect())
+            }
             Kind::Struct => Source::Missing,
         };
         let index = self.add(&path, Field { label, holder, source, place: theirs.place(), absent })?;
@@ -246,7 +257,9 @@ impl Section {
         for (argument, step) in room.iter_mut().zip(&self.steps) {
             let place = step.place;
             *argument = Some(match step.yields {
-                Yields::Int if record::is_present(words, place) => PyInt::new(py, record::get_int(words, place)).into_any(),
+                Yields::Int if record::is_present(words, place) => {
+                    PyInt::new(py, record::get_int(words, place)).into_any()
+                }
                 Yields::Float if record::is_present(words, place) => {
                     PyFloat::new(py, record::get_float(words, place)).into_any()
                 }
@@ -284,8 +297,11 @@ impl Field {
             Source::Bool => PyBool::new(py, record::get_int(words, place) != 0).to_owned().into_any(),
             Source::Section(section) => section.build(py, all, words)?,
             Source::Choice(values) => {
-                let known = usize::try_from(record::get_int(words, place)).ok().and_then(|position| values.get(position));
-                return Ok(known.map(|value| value.bind(py).clone()));
+                let position = usize::try_from(record::get_int(words, place)).ok();
+                let Some(value) = position.and_then(|position| values.get(position)) else {
+                    return Err(corrupt(&self.label, Fault::Corrupt));
+                };
+                return Ok(value.as_ref().map(|value| value.bind(py).clone()));
             }
             Source::Text => {
                 let text = record::get_text(words, place).map_err(|fault| corrupt(&self.label, fault))?;
