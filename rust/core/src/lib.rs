@@ -69,7 +69,7 @@ pub mod sync;
 macro_rules! system {
     ($($name:ident)*) => { $(#[cfg(not(loom))] pub mod $name;)* };
 }
-system!(claim clock dir file fork header mapping reader record ring schema wake watch writer);
+system!(admin claim clock dir file fork header mapping reader record ring schema wake watch writer);
 
 pub use error::Error;
 pub use slot::{Newest, Origin, Slot, Stamp};

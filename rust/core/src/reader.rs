@@ -65,27 +65,37 @@ impl Reader {
         Directory::open(&self.options.dir)
     }
 
+    /// True while `ring`, which [`Self::ring`] gave, need not be asked for again: loads only.
+    #[inline]
+    pub fn is_fresh(&self, ring: &Ring) -> bool {
+        ring.is_here() && clock::coarse_ns() < self.look_at_ns.load(Ordering::Relaxed)
+    }
+
     /// The generation to read now; holds `None` while there is no ring. Looks at the path at most once a second.
     #[inline]
     pub fn ring(&self) -> Result<Attached, Error> {
         let current = self.current.load();
         match &*current {
-            Some(ring) if ring.is_here() && clock::coarse_ns() < self.look_at_ns.load(Ordering::Relaxed) => Ok(current),
+            Some(ring) if self.is_fresh(ring) => Ok(current),
             _ => self.look(),
         }
     }
 
     #[cold]
     fn look(&self) -> Result<Attached, Error> {
+        if self.is_closed() {
+            return Err(Error::Closed("reader")); // whatever stands at the path now
+        }
         // No lock: two threads that attach at once make one mapping too many, and a child of a fork can never meet a
         // lock that nobody is left to free.
         let next = self.attach()?;
         // Only now: while there is nothing to attach to, each call looks again.
-        self.look_at_ns.store(clock::coarse_ns() + LOOK_EVERY_NS, Ordering::Relaxed);
+        self.look_at_ns.store(clock::coarse_ns() + LOOK_EVERY_NS, Ordering::SeqCst);
         if let Some(next) = next {
             self.current.store(next);
         }
         if self.closed.load(Ordering::SeqCst) {
+            self.look_at_ns.store(0, Ordering::SeqCst);
             self.current.store(None);
             return Err(Error::Closed("reader"));
         }
@@ -140,6 +150,7 @@ impl Reader {
     /// Forgets the mapping; it is unmapped when the last call that holds it returns. Later reads give [`Error::Closed`].
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        self.look_at_ns.store(0, Ordering::SeqCst);
         self.current.store(None);
     }
 

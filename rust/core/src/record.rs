@@ -37,15 +37,18 @@ pub enum Fault {
     /// No field of that name.
     #[error("is not a field of this record")]
     Unknown,
-    /// The value is of another kind than the field, or not among its choices.
+    /// The value is of another kind than the field.
     #[error("does not take this kind of value")]
     Kind,
     /// `INT64_MIN`, which means *absent*.
     #[error("cannot be -2**63: that number stands for an absent value")]
     Reserved,
-    /// Outside the 64-bit integers, or not a stored choice.
-    #[error("is out of range")]
+    /// Outside the 64-bit integers.
+    #[error("is out of range: integers have 64 bits")]
     OutOfRange,
+    /// Not among the field's choices.
+    #[error("is none of the choices that the ring's schema has; recreate the ring with the newer class")]
+    UnknownChoice,
     /// More bytes or items than the field has room for.
     #[error("has {got} bytes or items, more than its maximum of {max}")]
     TooLong {
@@ -115,14 +118,10 @@ pub fn put_bool(words: &mut [u64], place: Place, value: bool) {
     words[place.word as usize] = u64::from(value);
 }
 
-/// Stores the position of a choice, of which the field has `choices`.
+/// Stores the position of a choice, which the caller has found among the field's.
 #[inline]
-pub fn put_choice(words: &mut [u64], place: Place, position: usize, choices: usize) -> Result<(), Fault> {
-    if position >= choices {
-        return Err(Fault::OutOfRange);
-    }
+pub fn put_choice(words: &mut [u64], place: Place, position: usize) {
     words[place.word as usize] = position as u64;
-    Ok(())
 }
 
 /// Stores a length of bytes or items and checks it; the items follow by [`put_int_item`] or [`put_float_item`].

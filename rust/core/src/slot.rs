@@ -11,7 +11,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// Tries of one read before it gives up; a try fails only when the writer laps the whole slot during one copy.
 pub const TRIES: u32 = 64;
 
-/// Versions from here on are refused at a claim: `2n` must fit a word for as long as anyone publishes.
+/// Versions and epochs from here on are refused at a claim: `2n` must fit a word for as long as anyone publishes.
 const VERSION_LIMIT: u64 = 1 << 62;
 
 /// Where a value comes from, before any relay: the sender's incarnation and its own version.
@@ -202,7 +202,7 @@ impl<'a> Slot<'a> {
     /// used again; an incomplete one is.
     pub fn recover(&self) -> Result<u64, Error> {
         let (head, base, highest) = (self.head(), self.load(slot::BASE), self.highest());
-        let limit = head.max(base) >= VERSION_LIMIT;
+        let limit = head.max(base).max(self.load(slot::EPOCH)) >= VERSION_LIMIT;
         let last = if head == 0 { base } else { head };
         let expected = (head == 0 && highest == 0) || highest == head || (!limit && highest == last + 1);
         if !expected || limit {
@@ -316,7 +316,9 @@ mod tests {
     #[test]
     fn a_scribbled_slot_is_not_claimed() {
         let geometry = geometry(4);
-        for (word, value) in [(slot::HEAD, 9), (slot::HEAD, u64::MAX), (slot::CELLS, 2 * 8), (slot::BASE, 1 << 62)] {
+        for (word, value) in
+            [(slot::HEAD, 9), (slot::HEAD, u64::MAX), (slot::CELLS, 2 * 8), (slot::BASE, 1 << 62), (slot::EPOCH, u64::MAX)]
+        {
             let words = words(&geometry);
             let slot = Slot::new(&words, &geometry);
             for version in 1..=3 {

@@ -150,6 +150,12 @@ impl Writer {
     ///
     /// No system call, but one `stat` a second and a wake when somebody waits.
     pub fn publish(&self, packed_for: [u64; 2], payload: &[u64], len: usize) -> Result<Published, Error> {
+        self.publish_at(packed_for, payload, len, clock::wall_ns())
+    }
+
+    /// [`Self::publish`] with the wall clock's time that the payload may hold already, ns since 1970.
+    #[inline]
+    pub fn publish_at(&self, packed_for: [u64; 2], payload: &[u64], len: usize, wall_ns: u64) -> Result<Published, Error> {
         let mut guard = self.lock()?;
         let claimed = guard.as_mut().ok_or(Error::Closed("writer"))?;
         if claimed.header.nonce != packed_for {
@@ -165,7 +171,6 @@ impl Writer {
         }
         let version = claimed.version + 1;
         let origin = Origin { start: claimed.epoch, random: 0, version };
-        let wall_ns = clock::wall_ns();
         let stamp = Stamp { version, epoch: claimed.epoch, origin, mono_ns, wall_ns, len: len as u64 };
         claimed.slot().publish(&stamp, payload);
         claimed.version = version;

@@ -6,10 +6,10 @@ use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use snapring_core::layout::Geometry;
-use snapring_core::{Codec, Error, Schema, clock};
+use snapring_core::{Codec, Error, Schema};
 
 /// Words packed on the stack; a larger payload takes the heap.
-const STACK_WORDS: usize = 96;
+const STACK_WORDS: usize = 64;
 
 /// What the Python side hands over: `compiled` for records, an encode or decode callable for msgpack.
 pub(crate) struct Source {
@@ -48,13 +48,12 @@ impl Packer {
     pub(crate) fn pack<R>(
         &self,
         value: &Bound<'_, PyAny>,
-        rank: u32,
+        fill: Filler,
         geometry: &Geometry,
         publish: impl FnOnce(&[u64], usize) -> PyResult<R>,
     ) -> PyResult<R> {
         match self {
             Self::Record { plan, words } => {
-                let fill = Filler { rank, now_s: clock::wall_ns() as f64 / 1e9 };
                 let mut stack = [0; STACK_WORDS];
                 let mut heap = Vec::new();
                 let buffer = if *words <= STACK_WORDS {

@@ -10,7 +10,9 @@ use snapring_core::layout::cell;
 use snapring_core::{Codec, Error, Reading, Ring, State};
 use std::sync::Arc;
 
-/// A ring and how its payloads become Python values.
+/// A ring and how its payloads become Python values. A Python object, because its references are counted without the
+/// bus lock of an `Arc`; Python code never sees it.
+#[pyclass(frozen, module = "snapring._core")]
 pub(crate) struct Generation {
     pub(crate) ring: Arc<Ring>,
     pub(crate) unpacker: Unpacker,

@@ -33,33 +33,36 @@ pub(crate) struct Reader {
     /// `schema text -> (compiled, decode)`, asked once per generation.
     source: Py<PyAny>,
     max_age_ns: u64,
-    generation: ArcSwapOption<Generation>,
+    generation: ArcSwapOption<Py<Generation>>,
     waiting: ArcSwapOption<Waiting>,
 }
 
 impl Reader {
     /// The generation to read now.
     #[inline]
-    fn generation(&self, py: Python<'_>) -> PyResult<Option<Arc<Generation>>> {
+    fn generation(&self, py: Python<'_>) -> PyResult<Option<Py<Generation>>> {
+        match &*self.generation.load() {
+            Some(generation) if self.core.is_fresh(&generation.get().ring) => Ok(Some(generation.clone_ref(py))),
+            _ => self.look(py),
+        }
+    }
+
+    #[cold]
+    fn look(&self, py: Python<'_>) -> PyResult<Option<Py<Generation>>> {
         let attached = self.core.ring().or_raise()?;
         let Some(ring) = &*attached else {
             return Ok(None);
         };
         if let Some(generation) = &*self.generation.load()
-            && Arc::ptr_eq(&generation.ring, ring)
+            && Arc::ptr_eq(&generation.get().ring, ring)
         {
-            return Ok(Some(Arc::clone(generation)));
+            return Ok(Some(generation.clone_ref(py)));
         }
-        self.decode(py, ring).map(Some)
-    }
-
-    #[cold]
-    fn decode(&self, py: Python<'_>, ring: &Arc<snapring_core::Ring>) -> PyResult<Arc<Generation>> {
         let (compiled, convert) = self.source.bind(py).call1((&ring.header.schema_text,))?.extract()?;
         let source = Source { compiled, convert };
-        let generation = Arc::new(Generation::new(py, Arc::clone(ring), &source, self.max_age_ns)?);
-        self.generation.store(Some(Arc::clone(&generation)));
-        Ok(generation)
+        let generation = Py::new(py, Generation::new(py, Arc::clone(ring), &source, self.max_age_ns)?)?;
+        self.generation.store(Some(Arc::new(generation.clone_ref(py))));
+        Ok(Some(generation))
     }
 
     /// The cursor and the watch of this process.
@@ -116,9 +119,11 @@ impl Reader {
             // Nothing says yet how many ranks there are.
             return if rank < 0 { Err(Error::RankOutOfRange { rank, ranks: 0 }).or_raise() } else { Ok(None) };
         };
-        let rank = check_rank(rank, generation.ring.ranks()).or_raise()?;
-        let mut row = vec![0; generation.row_words];
-        Ok(generation.read(rank, &mut row)?.then(|| Snapshot::own(generation, rank, row)))
+        let at = generation.get();
+        let rank = check_rank(rank, at.ring.ranks()).or_raise()?;
+        let mut row = vec![0; at.row_words];
+        let published = at.read(rank, &mut row)?;
+        Ok(published.then(|| Snapshot::own(generation, rank, row)))
     }
 
     fn read_all<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
@@ -126,15 +131,16 @@ impl Reader {
         let Some(generation) = self.generation(py)? else {
             return Ok(snapshots);
         };
-        let words = generation.row_words;
-        let mut rows = vec![0; words * generation.ring.ranks() as usize];
+        let at = generation.get();
+        let words = at.row_words;
+        let mut rows = vec![0; words * at.ring.ranks() as usize];
         for (rank, row) in (0u32..).zip(rows.chunks_exact_mut(words)) {
-            generation.read(rank, row)?;
+            at.read(rank, row)?;
         }
-        let batch = Arc::new(Batch { generation, rows });
-        for (rank, row) in (0u32..).zip(batch.rows.chunks_exact(words)) {
+        let batch = Py::new(py, Batch { generation, rows })?;
+        for (rank, row) in (0u32..).zip(batch.get().rows.chunks_exact(words)) {
             if row[cell::VERSION] != 0 {
-                snapshots.append(Py::new(py, Snapshot::shared(Arc::clone(&batch), rank))?)?;
+                snapshots.append(Py::new(py, Snapshot::shared(batch.clone_ref(py), rank))?)?;
             }
         }
         Ok(snapshots)
@@ -144,14 +150,15 @@ impl Reader {
         let Some(generation) = self.generation(py)? else {
             return Ok(View { generation: None, rows: Arc::new(Vec::new()), records: PyOnceLock::new() });
         };
-        let schema = &generation.ring.header.schema;
+        let at = generation.get();
+        let schema = &at.ring.header.schema;
         if schema.codec() != Codec::Record {
             return Err(InvalidValue::new_err("a view needs records; use read_all() for bytes and msgpack"));
         }
-        let words = generation.row_words;
-        let mut rows = vec![0; words * generation.ring.ranks() as usize];
+        let words = at.row_words;
+        let mut rows = vec![0; words * at.ring.ranks() as usize];
         for (rank, row) in (0u32..).zip(rows.chunks_exact_mut(words)) {
-            if !generation.read(rank, row)? {
+            if !at.read(rank, row)? {
                 row[cell::PAYLOAD..].copy_from_slice(schema.absent());
             }
         }
@@ -163,6 +170,7 @@ impl Reader {
         let Some(generation) = self.generation(py)? else {
             return Ok(PyList::empty(py).into_any().unbind());
         };
+        let generation = generation.get();
         let rank = check_rank(rank, generation.ring.ranks()).or_raise()?;
         let words = generation.row_words;
         let rows = generation.ring.slot(rank).history(last, words);
@@ -181,6 +189,7 @@ impl Reader {
         let Some(generation) = self.generation(py)? else {
             return state_object(py, State::Never);
         };
+        let generation = generation.get();
         let rank = check_rank(rank, generation.ring.ranks()).or_raise()?;
         let mut row = vec![0; generation.row_words];
         generation.read(rank, &mut row)?;
@@ -247,12 +256,12 @@ impl Reader {
 
     #[getter]
     fn ranks(&self, py: Python<'_>) -> PyResult<Option<u32>> {
-        Ok(self.generation(py)?.map(|generation| generation.ring.ranks()))
+        Ok(self.generation(py)?.map(|generation| generation.get().ring.ranks()))
     }
 
     #[getter]
     fn schema_text(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        Ok(self.generation(py)?.map(|generation| generation.ring.header.schema_text.clone()))
+        Ok(self.generation(py)?.map(|generation| generation.get().ring.header.schema_text.clone()))
     }
 
     fn close(&self) {

@@ -8,17 +8,17 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 use snapring_core::layout::cell;
 use snapring_core::{Reading, clock};
-use std::sync::Arc;
 
-/// Rows of one pass over all ranks; its snapshots share it.
+/// Rows of one pass over all ranks; its snapshots share it. A Python object for the same reason as [`Generation`].
+#[pyclass(frozen, module = "snapring._core")]
 pub(crate) struct Batch {
-    pub(crate) generation: Arc<Generation>,
+    pub(crate) generation: Py<Generation>,
     pub(crate) rows: Vec<u64>,
 }
 
 enum Body {
-    Own { generation: Arc<Generation>, row: Vec<u64> },
-    Shared { batch: Arc<Batch> },
+    Own { generation: Py<Generation>, row: Vec<u64> },
+    Shared { batch: Py<Batch> },
 }
 
 #[pyclass(frozen, module = "snapring", name = "Snapshot")]
@@ -30,23 +30,25 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     #[inline]
-    pub(crate) fn own(generation: Arc<Generation>, rank: u32, row: Vec<u64>) -> Self {
+    pub(crate) fn own(generation: Py<Generation>, rank: u32, row: Vec<u64>) -> Self {
         Self { body: Body::Own { generation, row }, rank, value: PyOnceLock::new() }
     }
 
     /// The snapshot of `rank`, whose row stands at its index in the batch.
     #[inline]
-    pub(crate) fn shared(batch: Arc<Batch>, rank: u32) -> Self {
+    pub(crate) fn shared(batch: Py<Batch>, rank: u32) -> Self {
         Self { body: Body::Shared { batch }, rank, value: PyOnceLock::new() }
     }
 
     #[inline]
     fn parts(&self) -> (&Generation, &[u64]) {
         match &self.body {
-            Body::Own { generation, row } => (generation, row),
+            Body::Own { generation, row } => (generation.get(), row),
             Body::Shared { batch } => {
-                let words = batch.generation.row_words;
-                (&batch.generation, &batch.rows[self.rank as usize * words..][..words])
+                let batch = batch.get();
+                let generation = batch.generation.get();
+                let words = generation.row_words;
+                (generation, &batch.rows[self.rank as usize * words..][..words])
             }
         }
     }

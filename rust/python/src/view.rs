@@ -31,20 +31,21 @@ fn column<'py>(py: Python<'py>, dtype: &str, bytes: impl Iterator<Item = u8>) ->
 #[pyclass(frozen, module = "snapring", name = "View")]
 pub(crate) struct View {
     /// `None` while there is no ring: no rows.
-    pub(crate) generation: Option<Arc<Generation>>,
+    pub(crate) generation: Option<Py<Generation>>,
     pub(crate) rows: Arc<Vec<u64>>,
     pub(crate) records: PyOnceLock<Py<PyAny>>,
 }
 
 impl View {
     fn rows(&self) -> std::slice::Chunks<'_, u64> {
-        self.rows.chunks(self.generation.as_ref().map_or(1, |generation| generation.row_words))
+        self.rows.chunks(self.generation.as_ref().map_or(1, |generation| generation.get().row_words))
     }
 
     fn states(&self) -> PyResult<Vec<State>> {
         let Some(generation) = &self.generation else {
             return Ok(Vec::new());
         };
+        let generation = generation.get();
         (0u32..).zip(self.rows()).map(|(rank, row)| generation.state(rank, Reading::of(row).as_ref(), false)).collect()
     }
 }
@@ -56,7 +57,7 @@ impl View {
         let make = || match &self.generation {
             Some(generation) => {
                 let words = Words::new(Arc::clone(&self.rows));
-                Ok::<_, PyErr>(frombuffer(py, words, generation.dtype(py)?.bind(py))?.unbind())
+                Ok::<_, PyErr>(frombuffer(py, words, generation.get().dtype(py)?.bind(py))?.unbind())
             }
             None => Ok(column(py, "V8", std::iter::empty())?.unbind()),
         };
@@ -93,7 +94,7 @@ impl View {
         let Some(generation) = &self.generation else {
             return column(py, "?", std::iter::empty());
         };
-        let Some(field) = generation.ring.header.schema.field(name) else {
+        let Some(field) = generation.get().ring.header.schema.field(name) else {
             return Err(InvalidValue::new_err(format!("the ring's records have no field {name:?}")));
         };
         let place = field.place();

@@ -124,8 +124,9 @@ fn find<'a>(schema: &'a Schema, name: &str) -> Result<&'a Field, RecordError> {
 fn put(words: &mut [u64], field: &Field, value: &Value) -> Result<(), Fault> {
     let place = field.place();
     let choice = |words: &mut [u64], wanted: &Choice| {
-        let position = field.choices.iter().position(|choice| choice == wanted).ok_or(Fault::OutOfRange)?;
-        put_choice(words, place, position, field.choices.len())
+        let position = field.choices.iter().position(|choice| choice == wanted).ok_or(Fault::UnknownChoice)?;
+        put_choice(words, place, position);
+        Ok(())
     };
     match (field.kind, value) {
         (Kind::Int, Value::Int(value)) => put_int(words, place, *value),

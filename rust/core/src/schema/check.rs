@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Codec, Field, Fill, Kind, MAX_FIELDS, MAX_RECORD_BYTES, MAX_SCHEMA_TEXT, SCHEMA_FORMAT, Schema, SchemaError,
-    WORD_BYTES,
+    Choice, Codec, Field, Fill, Kind, MAX_FIELDS, MAX_RECORD_BYTES, MAX_SCHEMA_TEXT, SCHEMA_FORMAT, Schema,
+    SchemaError, WORD_BYTES,
 };
 
 const MAX_NAME_BYTES: usize = 128;
@@ -55,8 +55,8 @@ impl Schema {
     }
 
     /// Whether values of `class` can travel in records of `file`: the codecs are equal, and fields of the same name
-    /// agree in kind, `max` and choices. Choices may be appended: the shorter list must begin the longer one. A field
-    /// that only one side has is fine. The reason names both sides.
+    /// agree in kind, `max` and choices. Choices are matched by value, in whatever order; one side may know more of them
+    /// than the other. A field that only one side has is fine. The reason names both sides.
     pub fn compatible(file: &Self, class: &Self) -> Result<(), String> {
         let reason = |what: &str, file: String, class: String| {
             Err(format!("{what} differs: the ring has {file}, the class has {class}"))
@@ -73,9 +73,9 @@ impl Schema {
             if theirs.max != ours.max {
                 return reason(&what("maximum"), theirs.max.to_string(), ours.max.to_string());
             }
-            if theirs.choices.iter().zip(&ours.choices).any(|(a, b)| a != b) {
+            if !is_subset(&theirs.choices, &ours.choices) && !is_subset(&ours.choices, &theirs.choices) {
                 return reason(
-                    &what("choices (only appending is allowed)"),
+                    &what("choices (one side may have more of them, not both)"),
                     format!("{:?}", theirs.choices),
                     format!("{:?}", ours.choices),
                 );
@@ -83,6 +83,11 @@ impl Schema {
         }
         Ok(())
     }
+}
+
+fn is_subset(some: &[Choice], all: &[Choice]) -> bool {
+    let all: HashSet<_> = all.iter().collect();
+    some.iter().all(|choice| all.contains(choice))
 }
 
 fn fail<T>(reason: String) -> Result<T, SchemaError> {

@@ -111,7 +111,7 @@ impl Field {
         Self { max, ..Self::new(name, kind) }
     }
 
-    /// A field that takes one of `choices`; later versions may only append to them.
+    /// A field that takes one of `choices`; a later version may add some.
     pub fn choice(name: &str, choices: &[&str]) -> Self {
         let choices = choices.iter().map(|&text| Choice::Str(text.to_owned())).collect();
         Self { choices, ..Self::new(name, Kind::Enum) }
