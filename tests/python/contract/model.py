@@ -1,0 +1,54 @@
+"""What the contract and process tests publish, and how they see that a value is whole."""
+
+import struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+COPIES = 60
+
+
+class Whole(Struct, frozen=True):
+    """``copies`` repeats ``number`` throughout, so that a mix of two snapshots shows."""
+
+    number: int
+    copies: Annotated[list[int], Meta(max_length=COPIES)]
+
+
+def whole(number: int) -> Whole:
+    """The snapshot of that number."""
+    return Whole(number, [number] * COPIES)
+
+
+class Numbered(Struct, frozen=True):
+    """The smallest record."""
+
+    number: int
+
+
+BLOCK_WORDS = 512
+
+# For children too: prints or sends nothing, needs no class. `block(n)` is 4 kB of the number n over and over.
+BLOCKS = f"""
+import struct
+def block(number):
+    return struct.pack("<q", number) * {BLOCK_WORDS}
+def number_of(block):
+    number, = struct.unpack_from("<q", block)
+    if block != struct.pack("<q", number) * {BLOCK_WORDS}:
+        raise SystemExit(f"torn: {{sorted(set(struct.unpack('<{BLOCK_WORDS}q', block)))}}")
+    return number
+"""
+
+
+def block(number: int) -> bytes:
+    """4 kB of the number over and over."""
+    return struct.pack("<q", number) * BLOCK_WORDS
+
+
+def number_of(payload: bytes) -> int:
+    """The number of a block; AssertionError when the block is a mix of two."""
+    numbers = set(struct.unpack(f"<{BLOCK_WORDS}q", payload))
+
+    assert len(numbers) == 1, f"torn: {sorted(numbers)}"
+    return numbers.pop()
