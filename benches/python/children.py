@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,7 +58,8 @@ class Signals:
         self._deadline = time.monotonic() + LIFETIME_S
 
     def report_ready(self) -> None:
-        """Child: say that the loop is about to begin."""
+        """Child: say that the loop is about to begin; from now on the child ends with its parent."""
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         self._ready.release()
 
     def stopped(self) -> bool:
@@ -76,6 +78,13 @@ class Signals:
                 dead = [child for child in children if child.exitcode]
                 if dead or time.monotonic() > deadline:
                     raise Absent(f"{len(dead)} of {len(children)} helper processes failed to start")
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 TABLE_WIDTH = 190
+QUIET_LOAD = 0.5
 FLOOR_WHEN_GOALS_WERE_SET_US = {
     "publish": 0.112,
     "read-field": 0.042,
@@ -197,8 +198,10 @@ def _times(ratio: float | None) -> str:
 def _circumstances_text(facts: Mapping[str, Any]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
     versions = ", ".join(f"{name} ({version})" for name, version in facts["peers"].items())
+    load = facts["load_at_start"]
+    busy = "" if load <= QUIET_LOAD else " (other work was running: trust no figure)"
     return (
-        f"{facts['date']}, commit {facts['commit']}\n{facts['machine']}, load at start {facts['load_at_start']}\n"
+        f"{facts['date']}, commit {facts['commit']}\n{facts['machine']}, load at start {load}{busy}\n"
         f"CPython {facts['python']}, {packages}\n{versions}"
     )
 
