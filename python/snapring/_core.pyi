@@ -4,8 +4,9 @@
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import GenericAlias
-from typing import Any, Generic, Never, Self, TypeVar, final, overload
+from typing import Any, Generic, Never, Self, TypeAlias, TypeVar, final, overload
 
 import numpy as np
 from msgspec import Struct
@@ -14,7 +15,24 @@ from typing_extensions import disjoint_base
 
 from snapring.state import State
 
-__all__ = ["Reader", "Snapshot", "View", "Words", "Writer", "__version__", "ring_name"]
+__all__ = [
+    "Reader",
+    "Snapshot",
+    "View",
+    "Words",
+    "Writer",
+    "__version__",
+    "directory",
+    "geometry",
+    "inspect",
+    "kernel",
+    "leftovers",
+    "remove",
+    "ring_name",
+    "rings",
+]
+
+_Path: TypeAlias = str | os.PathLike[str]
 
 _T_co = TypeVar("_T_co", covariant=True)
 _T_contra = TypeVar("_T_contra", contravariant=True)
@@ -22,6 +40,15 @@ _T_contra = TypeVar("_T_contra", contravariant=True)
 __version__: str
 
 def ring_name(instance: str) -> str: ...
+
+# Looking after rings: the dictionaries of `inspect` and `kernel` have their classes in snapring.cli.rings.
+def directory(dir: _Path | None = None) -> Path: ...  # noqa: A002
+def geometry(schema: str, ranks: int, cells: int | None = None) -> dict[str, int]: ...
+def inspect(name: str, dir: _Path | None = None, *, max_age: float) -> dict[str, Any]: ...  # noqa: A002
+def kernel() -> dict[str, int]: ...
+def leftovers(dir: _Path | None = None, *, older_than: float, remove: bool = False) -> list[str]: ...  # noqa: A002
+def remove(name: str, dir: _Path | None = None, *, force: bool = False) -> bool: ...  # noqa: A002
+def rings(dir: _Path | None = None) -> list[str]: ...  # noqa: A002
 
 # Constructed by snapring.ring, which compiles schemas: `compiled` is a snapring.schema.CompiledSchema for records.
 @disjoint_base

@@ -1,6 +1,7 @@
 //! The Python face of `snapring-core`: translation only.
 #![deny(unsafe_code)]
 
+mod admin;
 mod buffer;
 mod codec;
 mod error;
@@ -18,6 +19,8 @@ mod writer;
 mod _core {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::admin::{directory, geometry, inspect, kernel, leftovers, remove, rings};
     #[pymodule_export]
     use super::buffer::Words;
     #[pymodule_export]
