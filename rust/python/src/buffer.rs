@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use std::ffi::c_int;
 use std::sync::Arc;
 
+/// The memory behind `View.records`: a read-only buffer of 64-bit words that nobody changes.
 #[pyclass(frozen, module = "snapring._core")]
 #[derive(Debug)]
 pub(crate) struct Words {

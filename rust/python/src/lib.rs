@@ -1,5 +1,6 @@
 //! The Python face of `snapring-core`: translation only.
 #![deny(unsafe_code)]
+#![allow(clippy::doc_markdown, reason = "docs of classes and methods are numpydoc, for Python's help()")]
 
 mod admin;
 mod buffer;
@@ -14,7 +15,7 @@ mod state;
 mod view;
 mod writer;
 
-/// Native half of `snapring`.
+/// The native half of `snapring`. Its classes are reached through the package: `snapring.Writer`, `snapring.Reader`.
 #[pyo3::pymodule(gil_used = false)]
 mod _core {
     use pyo3::prelude::*;
@@ -32,7 +33,16 @@ mod _core {
     #[pymodule_export]
     use super::writer::Writer;
 
-    /// A legal ring name for any instance id.
+    /// A legal ring name for any instance id, such as a URL.
+    ///
+    /// The last part of its path with "_" for what a name may not hold, 64 characters at most, and a hash of the whole
+    /// id, so that ids which differ get names which differ. The same id gives the same name in every process.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import snapring
+    /// >>> snapring.ring_name("http://10.0.0.7:30000/llama 70b")
+    /// '...'
     #[pyfunction]
     fn ring_name(instance: &str) -> String {
         snapring_core::ring_name(instance)

@@ -27,6 +27,11 @@ struct Waiting {
     watch: PyOnceLock<Watch>,
 }
 
+/// The native half of `snapring.Reader`, which says how to open one.
+///
+/// Until there is a ring, reading gives None, an empty list or no rows. What is there but unfit raises LayoutMismatch
+/// or RingUntrusted on every call, until a good ring appears; a closed reader raises HandleClosed. Threads may share a
+/// reader. In a child of a fork it attaches anew by itself.
 #[pyclass(frozen, subclass, weakref, module = "snapring._core", name = "Reader")]
 pub(crate) struct Reader {
     core: Arc<snapring_core::Reader>,
@@ -114,6 +119,29 @@ impl Reader {
         })
     }
 
+    /// Copy the newest snapshot of `rank`; None where it never published, and while there is no ring.
+    ///
+    /// One copy out of shared memory, no lock, and no system call but one look at the ring's path per second. What one
+    /// reader returns for a rank never goes back to an older version.
+    ///
+    /// Raises
+    /// ------
+    /// RankOutOfRange
+    ///     The ring has ranks 0 to `ranks` - 1 only.
+    /// Contended
+    ///     A writer that never paused kept each of a bounded number of tries from a whole copy, and no earlier copy is
+    ///     at hand. Where one is, it is returned, with `Snapshot.contended` set.
+    /// HandleClosed, LayoutMismatch, RingUntrusted
+    ///     As every call.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import snapring
+    /// >>> with snapring.Writer("reading", rank=0, ranks=2) as writer, snapring.Reader("reading") as reader:
+    /// ...     _ = writer.publish(snapring.LoadSnapshot(num_running_reqs=12))
+    /// ...     snap = reader.read(0)
+    /// ...     snap["num_running_reqs"], snap.version, reader.read(1)
+    /// (12, 1, None)
     fn read(&self, py: Python<'_>, rank: i64) -> PyResult<Option<Snapshot>> {
         let Some(generation) = self.generation(py)? else {
             // Nothing says yet how many ranks there are.
@@ -126,6 +154,9 @@ impl Reader {
         Ok(published.then(|| Snapshot::own(generation, rank, row)))
     }
 
+    /// Copy the newest snapshot of each rank that has published, in order of rank.
+    ///
+    /// Each is whole by itself; they are not of one instant. They share one block of memory. Raises as `read` does.
     fn read_all<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let snapshots = PyList::empty(py);
         let Some(generation) = self.generation(py)? else {
@@ -146,6 +177,9 @@ impl Reader {
         Ok(snapshots)
     }
 
+    /// Copy the newest record of every rank into arrays, a row per rank: the cheapest way to look at many.
+    ///
+    /// Raises as `read` does, and InvalidValue for a ring of bytes or msgpack.
     fn view(&self, py: Python<'_>) -> PyResult<View> {
         let Some(generation) = self.generation(py)? else {
             return Ok(View { generation: None, rows: Arc::new(Vec::new()), records: PyOnceLock::new() });
@@ -165,6 +199,29 @@ impl Reader {
         Ok(View { generation: Some(generation), rows: Arc::new(rows), records: PyOnceLock::new() })
     }
 
+    /// The last publishes of `rank`, oldest first and without a gap: a private copy.
+    ///
+    /// Parameters
+    /// ----------
+    /// rank
+    ///     0 to `ranks` - 1.
+    /// last
+    ///     How many at most, 0 or more. A slot gives one less than it has cells, and fewer while its writer is fast.
+    ///
+    /// Returns
+    /// -------
+    /// numpy.ndarray or list
+    ///     Of records a structured array of shape `(n,)` with the columns of `View.records`; of bytes and msgpack the
+    ///     values. Empty where the rank never published. Raises as `read` does, but for Contended.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import snapring
+    /// >>> with snapring.Writer("past", rank=0, ranks=1) as writer, snapring.Reader("past") as reader:
+    /// ...     for count in range(5):
+    /// ...         _ = writer.publish(snapring.LoadSnapshot(num_running_reqs=count))
+    /// ...     reader.history(0, last=3)["num_running_reqs"].tolist()
+    /// [2, 3, 4]
     #[pyo3(signature = (rank, last = 32))]
     fn history(&self, py: Python<'_>, rank: i64, last: usize) -> PyResult<Py<PyAny>> {
         let Some(generation) = self.generation(py)? else {
@@ -185,6 +242,9 @@ impl Reader {
         Ok(PyList::new(py, rows.chunks_exact(words).map(value).collect::<PyResult<Vec<_>>>()?)?.into_any().unbind())
     }
 
+    /// Ask the kernel now whether `rank` has a living writer, and give its `State`; NEVER where it never published.
+    ///
+    /// `Snapshot.state` and `View.states` may go by an answer up to 50 ms old. Raises as `read` does.
     fn check(&self, py: Python<'_>, rank: i64) -> PyResult<Py<PyAny>> {
         let Some(generation) = self.generation(py)? else {
             return state_object(py, State::Never);
@@ -196,6 +256,30 @@ impl Reader {
         state_object(py, generation.state(rank, Reading::of(&row).as_ref(), true)?)
     }
 
+    /// Wait until the version or state of any rank differs from what the last `poll` saw; before the first, from
+    /// nothing.
+    ///
+    /// Consumes nothing: only `poll` moves on. A publish wakes it. For what rings no bell (a death, an age that passes
+    /// `max_age`) it looks every 100 ms; every 10 ms where there is no ring yet, or none with a bell. Meanwhile other
+    /// Python threads run, and signals are handled.
+    ///
+    /// Parameters
+    /// ----------
+    /// timeout
+    ///     Seconds, 0 or more; None waits without end. InvalidValue otherwise.
+    ///
+    /// Returns
+    /// -------
+    /// bool
+    ///     True for a change, False at the timeout.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import snapring
+    /// >>> with snapring.Writer("waiting", rank=0, ranks=1) as writer, snapring.Reader("waiting") as reader:
+    /// ...     _ = writer.publish(snapring.LoadSnapshot())
+    /// ...     reader.wait(timeout=10.0), reader.poll()
+    /// (True, [0])
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let deadline = match timeout {
@@ -223,6 +307,12 @@ impl Reader {
         }
     }
 
+    /// A descriptor that is readable while a change waits for `poll`: for select, epoll and event loops.
+    ///
+    /// Level-triggered: readable until `poll` is called. Do not read it, and take it out of the loop before `close`,
+    /// which closes it. Every call gives the same one, but a child of a fork has to ask for its own. The first starts a
+    /// native thread that waits as `wait` does, until the reader is closed. OSError where there is no descriptor or
+    /// thread to be had.
     fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
         if self.core.is_closed() {
             return Err(Error::Closed("reader")).or_raise();
@@ -235,6 +325,11 @@ impl Reader {
         Ok(waiting.watch.get_or_try_init(py, start)?.as_fd().as_raw_fd())
     }
 
+    /// The ranks whose version or state changed since the last poll, ascending; at first, every rank that has
+    /// published.
+    ///
+    /// Never waits. Changes in between count once, and a rank that went with its ring counts too. Threads that poll one
+    /// reader share the changes among them. Raises as `read` does, but for RankOutOfRange and Contended.
     fn poll(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
         let waiting = self.waiting()?;
         if let Some(watch) = waiting.watch.get(py) {
@@ -244,26 +339,31 @@ impl Reader {
         watch::changes(&self.core, &mut cursor, self.max_age_ns, true).or_raise()
     }
 
+    /// Name of the ring.
     #[getter]
     fn name(&self) -> &str {
         &self.core.options().name
     }
 
+    /// Seconds after which a snapshot of a living writer is STALE.
     #[getter]
     fn max_age(&self) -> f64 {
         self.max_age_ns as f64 / 1e9
     }
 
+    /// Number of ranks of the ring, 1 to 65,536; None while there is no ring.
     #[getter]
     fn ranks(&self, py: Python<'_>) -> PyResult<Option<u32>> {
         Ok(self.generation(py)?.map(|generation| generation.get().ring.ranks()))
     }
 
+    /// The ring's own description of its payload, the JSON of `snapring.layout`; None while there is no ring.
     #[getter]
     fn schema_text(&self, py: Python<'_>) -> PyResult<Option<String>> {
         Ok(self.generation(py)?.map(|generation| generation.get().ring.header.schema_text.clone()))
     }
 
+    /// Let go of the ring. Snapshots and views that were read stay good. Closing twice is no error.
     fn close(&self) {
         self.core.close();
         self.generation.store(None);

@@ -28,6 +28,21 @@ fn column<'py>(py: Python<'py>, dtype: &str, bytes: impl Iterator<Item = u8>) ->
     frombuffer(py, PyBytes::new(py, &bytes), PyString::new(py, dtype).as_any())
 }
 
+/// All ranks at one look: arrays with a row per rank, and no rows while there is no ring.
+///
+/// Fixed at the read: `records`, `versions`, `contended`, `present`. Found anew at each look: `ages`, `states`, `ok`.
+/// Each row is whole by itself; the rows are not of one instant. `len(view)` is the number of ranks.
+///
+/// Arrays that were given out never change, so any thread may use them, and a child of a fork.
+///
+/// Examples
+/// --------
+/// >>> import snapring
+/// >>> with snapring.Writer("arrays", rank=1, ranks=2) as writer, snapring.Reader("arrays", max_age=3600) as reader:
+/// ...     _ = writer.publish(snapring.LoadSnapshot(num_running_reqs=3, gen_throughput=None))
+/// ...     view = reader.view()
+/// ...     int(view.records["num_running_reqs"][1]), view.present("gen_throughput").tolist(), view.states.tolist()
+/// (3, [False, False], [0, 1])
 #[pyclass(frozen, module = "snapring", name = "View")]
 pub(crate) struct View {
     /// `None` while there is no ring: no rows.
@@ -52,6 +67,11 @@ impl View {
 
 #[pymethods]
 impl View {
+    /// The records as a read-only structured array of shape `(ranks,)`, a view of the copied memory.
+    ///
+    /// Columns are called by the fields' dotted names. What is not reported is NaN in a column of floats and -2**63 in
+    /// one of integers; `present` tells for sure. Rows of ranks that never published are all absent. `snapring.layout`
+    /// has the types.
     #[getter]
     fn records(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let make = || match &self.generation {
@@ -64,32 +84,52 @@ impl View {
         Ok(self.records.get_or_try_init(py, make)?.clone_ref(py))
     }
 
+    /// Versions, uint64 of shape `(ranks,)`; 0 where the rank never published.
     #[getter]
     fn versions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         column(py, "<u8", self.rows().flat_map(|row| row[cell::VERSION].to_le_bytes()))
     }
 
+    /// Ages at this moment in seconds, float64 of shape `(ranks,)`; NaN where the rank never published. As
+    /// `Snapshot.age`.
     #[getter]
     fn ages<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let age = |row| Reading::of(row).map_or(f64::NAN, |reading| reading.age_ns() as f64 / 1e9);
         column(py, "<f8", self.rows().flat_map(|row| age(row).to_le_bytes()))
     }
 
+    /// States at this moment, uint8 of shape `(ranks,)`: the numbers of `snapring.State`.
+    ///
+    /// As `Snapshot.state`: for each rank whose row is older than 50 ms the kernel may be asked, at most once per 50 ms
+    /// and rank. That is a system call each, so keep the array rather than looking twice.
     #[getter(states)]
     fn states_column<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         column(py, "u1", self.states()?.into_iter().map(|state| state as u8))
     }
 
+    /// Where the state is LIVE at this moment: bool of shape `(ranks,)`. Costs what `states` costs.
     #[getter]
     fn ok<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         column(py, "?", self.states()?.into_iter().map(|state| u8::from(state == State::Live)))
     }
 
+    /// Where the row is the last good one rather than the newest: bool of shape `(ranks,)`. As `Snapshot.contended`.
     #[getter]
     fn contended<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         column(py, "?", self.rows().map(|row| u8::from(Reading::of(row).is_some_and(|reading| reading.contended))))
     }
 
+    /// Where a field is reported: bool of shape `(ranks,)`.
+    ///
+    /// Parameters
+    /// ----------
+    /// name
+    ///     A field's dotted name, or a section's.
+    ///
+    /// Raises
+    /// ------
+    /// InvalidValue
+    ///     The ring's records have no such field.
     fn present<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
         let Some(generation) = &self.generation else {
             return column(py, "?", std::iter::empty());

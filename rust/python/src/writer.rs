@@ -41,6 +41,7 @@ impl Packed {
     }
 }
 
+/// The native half of `snapring.Writer`, which says how to open one.
 #[pyclass(frozen, subclass, weakref, module = "snapring._core", name = "Writer")]
 pub(crate) struct Writer {
     core: Arc<snapring_core::Writer>,
@@ -87,6 +88,47 @@ impl Writer {
         Ok(Self { core, source, packed, beat: Mutex::new(None) })
     }
 
+    /// Publish `value` as the newest snapshot of this rank.
+    ///
+    /// Fields that the schema marks are filled where they are None: in `LoadSnapshot`, `dp_rank` with this rank and
+    /// `timestamp` with the wall clock. NaN and infinities are published as they are.
+    ///
+    /// Parameters
+    /// ----------
+    /// value
+    ///     An object of the schema's class; for bytes, a contiguous bytes-like object; for msgpack, what msgspec
+    ///     encodes.
+    ///
+    /// Returns
+    /// -------
+    /// int
+    ///     The version: 1 for the rank's first publish ever, then one more for each, also after a restart of the writer
+    ///     or a replacement of the ring.
+    ///
+    /// Raises
+    /// ------
+    /// InvalidValue
+    ///     Another class; an integer outside -2**63 + 1 to 2**63 - 1; a text, bytes or list longer than its field; a
+    ///     rank that is not this writer's.
+    /// PayloadTooLarge
+    ///     More bytes than a cell takes (bytes and msgpack).
+    /// HandleClosed, ForkedHandle
+    ///     The writer was closed, or belongs to the parent process.
+    /// LayoutMismatch, WriterBusy, RingFull, RingUntrusted
+    ///     The ring was replaced or removed meanwhile, and the rank could not be claimed anew.
+    ///
+    /// Notes
+    /// -----
+    /// After an error the previous snapshot is still the newest. Threads may share a writer: each publish is whole and
+    /// has its own version. Readers never delay it. It makes no system call, but one look at the ring's path per second
+    /// and a wake when somebody waits.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import snapring
+    /// >>> with snapring.Writer("publishing", rank=0, ranks=1) as writer:
+    /// ...     writer.publish(snapring.LoadSnapshot(num_running_reqs=12)), writer.publish(snapring.LoadSnapshot())
+    /// (1, 2)
     fn publish(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<u64> {
         for _ in 0..ROUNDS {
             let packed = self.packed.load();
@@ -104,35 +146,67 @@ impl Writer {
         Err(LayoutMismatch::new_err(format!("the ring was replaced {ROUNDS} times during one publish")))
     }
 
+    /// Name of the ring.
     #[getter]
     fn name(&self) -> &str {
         &self.core.options().name
     }
 
+    /// The rank that this writer publishes, 0 to `ranks` - 1.
     #[getter]
     fn rank(&self) -> u32 {
         self.core.options().rank
     }
 
+    /// Number of ranks of the ring, 1 to 65,536.
     #[getter]
     fn ranks(&self) -> u32 {
         self.core.options().ranks
     }
 
+    /// Incarnation of the rank's writer: 1 for the first that ever claimed it, one more for each claim since.
+    ///
+    /// Raises HandleClosed and ForkedHandle, as `publish` does.
     #[getter]
     fn epoch(&self) -> PyResult<u64> {
         Ok(self.core.position().or_raise()?.0)
     }
 
+    /// Version of the newest snapshot of this rank, this writer's or one before it; 0 before the first.
+    ///
+    /// Raises HandleClosed and ForkedHandle, as `publish` does.
     #[getter]
     fn version(&self) -> PyResult<u64> {
         Ok(self.core.position().or_raise()?.1)
     }
 
+    /// Show life without publishing: `Snapshot.beat_age` starts from 0 again, `Snapshot.age` runs on.
+    ///
+    /// No system call. Any thread may call it. Raises HandleClosed and ForkedHandle.
     fn beat(&self) -> PyResult<()> {
         self.core.beat().or_raise()
     }
 
+    /// Beat now, and again every `interval` seconds from a native thread, also while Python is blocked.
+    ///
+    /// Parameters
+    /// ----------
+    /// interval
+    ///     Seconds, above 0 and below 1,000,000.
+    ///
+    /// Raises
+    /// ------
+    /// InvalidValue
+    ///     `interval` is out of range.
+    /// HandleClosed, ForkedHandle
+    ///     As `publish`.
+    /// OSError
+    ///     The thread could not be started.
+    ///
+    /// Notes
+    /// -----
+    /// The thread ends when the writer is closed or collected. Calling again changes the interval. A child of a fork
+    /// has no such thread.
     fn start_heartbeat(&self, interval: f64) -> PyResult<()> {
         if !(interval > 0.0 && interval < 1e6) {
             return Err(InvalidValue::new_err(format!("a heartbeat's interval is in seconds above 0, not {interval}")));
@@ -143,6 +217,10 @@ impl Writer {
         Ok(())
     }
 
+    /// Give the rank back: readers see it DEAD, and another writer may claim it.
+    ///
+    /// Ends the heartbeat. The last writer of a ring to close removes the file, unless it was opened with `keep`.
+    /// Closing twice is no error. Any thread may close; in a child of a fork it raises ForkedHandle.
     fn close(&self) -> PyResult<()> {
         self.core.header().map(drop).or_else(|error| match error {
             snapring_core::Error::Closed(_) => Ok(()),
