@@ -69,7 +69,7 @@ pub mod sync;
 macro_rules! system {
     ($($name:ident)*) => { $(#[cfg(not(loom))] pub mod $name;)* };
 }
-system!(admin claim clock dir file fork header mapping reader record ring schema wake watch writer);
+system!(admin claim clock dir file fork header mapping notify reader record ring schema wake watch writer);
 
 pub use error::Error;
 pub use slot::{Newest, Origin, Slot, Stamp};
@@ -77,10 +77,11 @@ pub use slot::{Newest, Origin, Slot, Stamp};
 pub use {
     dir::{DirOptions, Directory, ring_name},
     header::Header,
+    notify::Watch,
     reader::{Reader, ReaderOptions},
     record::{Record, RecordMut, Value},
     ring::{Reading, Ring, State},
     schema::{Codec, Field, Kind, Schema},
-    watch::{Cursor, Watch},
+    watch::Cursor,
     writer::{Published, Writer, WriterOptions},
 };

@@ -8,6 +8,7 @@ use crate::mapping::Access;
 use crate::ring::Ring;
 use crate::schema::Schema;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::wake::BellFile;
 use arc_swap::{ArcSwapOption, Guard};
 use std::sync::Arc;
 
@@ -79,6 +80,17 @@ impl Reader {
             Some(ring) if self.is_fresh(ring) => Ok(current),
             _ => self.look(),
         }
+    }
+
+    /// The ring's bell, once it has one that this process may write.
+    pub fn bell<'a>(&self, ring: &'a Ring) -> Option<&'a BellFile> {
+        if let Some(bell) = ring.bell.get() {
+            return Some(bell);
+        }
+        // A bell that may not be opened is one that waiters do without; they poll.
+        let directory = self.directory().ok().flatten()?;
+        let found = BellFile::open(&directory, &self.options.name, ring.header.nonce).ok().flatten()?;
+        Some(ring.bell.get_or_init(|| found))
     }
 
     #[cold]

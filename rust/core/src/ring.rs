@@ -2,7 +2,6 @@
 
 use crate::claim::{self, Range};
 use crate::clock;
-use crate::dir::Directory;
 use crate::error::Error;
 use crate::file::RingFile;
 use crate::fork::Token;
@@ -79,7 +78,8 @@ pub struct Ring {
     returned: Vec<AtomicU64>,
     last_good: Mutex<HashMap<u32, Vec<u64>>>,
     foreign: Mutex<HashMap<u32, (u64, u64)>>,
-    bell: OnceLock<BellFile>,
+    /// Filled by [`crate::reader::Reader::bell`].
+    pub(crate) bell: OnceLock<BellFile>,
 }
 
 impl Ring {
@@ -120,16 +120,6 @@ impl Ring {
     pub fn slot(&self, rank: u32) -> Slot<'_> {
         let geometry = &self.header.geometry;
         Slot::new(&self.map.words()[geometry.slot_offset(rank) / 8..], geometry)
-    }
-
-    /// The bell, once this generation has one that this process may write.
-    pub fn bell(&self, directory: impl FnOnce() -> Option<Directory>, name: &str) -> Option<&BellFile> {
-        if let Some(bell) = self.bell.get() {
-            return Some(bell);
-        }
-        // A bell that may not be opened is one that waiters do without; they poll.
-        let found = BellFile::open(&directory()?, name, self.header.nonce).ok().flatten()?;
-        Some(self.bell.get_or_init(|| found))
     }
 
     /// Words of a row that takes any value of this ring.

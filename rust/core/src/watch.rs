@@ -1,14 +1,10 @@
-//! Waiting for change: a cursor over all ranks, a blocking wait, and a thread that turns change into a readable
-//! descriptor.
+//! Waiting for change: a cursor over all ranks, and a blocking wait.
 
 use crate::bell::BY_FUTEX;
 use crate::error::Error;
 use crate::layout::cell;
 use crate::reader::{Reader, Reading, State};
 use crate::ring::Ring;
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,7 +37,7 @@ impl Cursor {
     }
 
     /// True when a version moved; loads only.
-    fn versions_moved(&self, ring: &Ring) -> bool {
+    pub(crate) fn versions_moved(&self, ring: &Ring) -> bool {
         (0..ring.ranks()).any(|rank| ring.slot(rank).head() != self.version(ring, rank as usize).version)
     }
 }
@@ -92,7 +88,7 @@ pub fn pause(reader: &Reader, cursor: &Cursor, timeout: Duration) -> Result<(), 
     let attached = reader.ring()?;
     let bell = match &*attached {
         Some(ring) => {
-            let bell = ring.bell(|| reader.directory().ok().flatten(), &reader.options().name);
+            let bell = reader.bell(ring);
             bell.map(|bell| (ring, bell))
         }
         None => None,
@@ -129,96 +125,6 @@ pub fn wait(
         }
         pause(reader, cursor, left)?;
     }
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    cursor: Mutex<(Cursor, bool)>,
-    consumed: Condvar,
-}
-
-/// A level-triggered descriptor that is readable while a change waits for [`Watch::poll`].
-#[derive(Debug)]
-pub struct Watch {
-    ready: Arc<OwnedFd>,
-    shared: Arc<Shared>,
-    max_age_ns: u64,
-}
-
-impl Watch {
-    /// Starts the thread behind the descriptor; it ends when the watch is dropped or the reader closed.
-    pub fn start(reader: &Arc<Reader>, cursor: Cursor, max_age_ns: u64) -> Result<Self, Error> {
-        let ready = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| Error::io("making an eventfd", error))?;
-        let ready = Arc::new(ready);
-        let shared = Arc::new(Shared { cursor: Mutex::new((cursor, false)), consumed: Condvar::new() });
-        let (weak_reader, weak_shared, signal) = (Arc::downgrade(reader), Arc::downgrade(&shared), Arc::clone(&ready));
-        thread::Builder::new()
-            .name("snapring-watch".into())
-            .spawn(move || {
-                while let Some(true) = turn(&weak_reader, &weak_shared, &signal, max_age_ns) {}
-            })
-            .map_err(|error| Error::io("starting the watch thread", error))?;
-        Ok(Self { ready, shared, max_age_ns })
-    }
-
-    /// The changed ranks since the last poll; the descriptor is not readable after it until the next change.
-    pub fn poll(&self, reader: &Reader) -> Result<Vec<u32>, Error> {
-        let mut guard = self.shared.cursor.lock().unwrap_or_else(PoisonError::into_inner);
-        // Drained before the look: a change in between is seen by the look or by the thread's next one.
-        let _ = rustix::io::read(&*self.ready, &mut [0; 8]);
-        let changed = changes(reader, &mut guard.0, self.max_age_ns, true)?;
-        guard.1 = false;
-        self.shared.consumed.notify_all();
-        Ok(changed)
-    }
-
-    /// What the last poll saw.
-    pub fn cursor(&self) -> Cursor {
-        self.shared.cursor.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
-    }
-}
-
-impl AsFd for Watch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ready.as_fd()
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.shared.consumed.notify_all();
-    }
-}
-
-/// One turn of the thread: `None` or `Some(false)` ends it.
-fn turn(reader: &Weak<Reader>, shared: &Weak<Shared>, ready: &OwnedFd, max_age_ns: u64) -> Option<bool> {
-    let (reader, shared) = (reader.upgrade()?, shared.upgrade()?);
-    if reader.is_closed() {
-        let _ = rustix::io::write(ready, &1u64.to_ne_bytes()); // whoever waits learns it from `poll`
-        return Some(false);
-    }
-    let guard = shared.cursor.lock().unwrap_or_else(PoisonError::into_inner);
-    if guard.1 {
-        // A change is signalled already; nothing to do until somebody polls.
-        drop(shared.consumed.wait_timeout(guard, RECHECK));
-        return Some(true);
-    }
-    let mut cursor = guard.0.clone();
-    drop(guard);
-    match changes(&reader, &mut cursor, max_age_ns, false) {
-        Ok(changed) if changed.is_empty() => {
-            if pause(&reader, &cursor, RECHECK).is_err() {
-                thread::sleep(RECHECK);
-            }
-        }
-        // An error is news too: `poll` will raise it.
-        _ => {
-            let mut guard = shared.cursor.lock().unwrap_or_else(PoisonError::into_inner);
-            guard.1 = true;
-            let _ = rustix::io::write(ready, &1u64.to_ne_bytes());
-        }
-    }
-    Some(true)
 }
 
 /// Seconds to ns, saturating; NaN and negatives are refused by the caller.
