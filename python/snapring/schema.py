@@ -12,6 +12,9 @@ The maximum of ``str`` (UTF-8 bytes), ``bytes`` (bytes) and lists (items) comes 
 travel with the field. ``Meta(extra={"fill": "rank"})`` marks an ``int`` that the writer fills with its rank when it is
 None, and that must equal the rank otherwise; ``{"fill": "timestamp"}`` a ``float | None`` that is filled with the wall
 clock, in seconds, at publish. Other constraints are msgspec's business and not checked at publish.
+
+The choices of an enum are its values in order of definition, those of a ``Literal`` sorted. Two classes may know
+different choices of a field as long as one knows all of the other's: they are matched by value, not by position.
 """
 
 import enum
@@ -164,12 +167,19 @@ def _parse(hint: object, where: str) -> _Parsed:
             return _Parsed(LISTS[item], metas, absent)
     if origin is Literal:
         values = typing.get_args(base)
-        return _Parsed(Kind.ENUM, metas, None if None in values else absent, tuple(v for v in values if v is not None))
+        # typing caches equal Literals, whatever their order, so only sorting gives a class one text in all processes.
+        choices = sorted((value for value in values if value is not None), key=_rank_choice)
+        return _Parsed(Kind.ENUM, metas, None if None in values else absent, tuple(choices))
     if isinstance(base, type) and issubclass(base, Struct):
         return _Parsed(Kind.STRUCT, metas, absent, nested=base)
     if isinstance(base, type) and issubclass(base, enum.Enum) and not issubclass(base, enum.Flag):
         return _Parsed(Kind.ENUM, metas, absent, tuple(base))
     raise InvalidValue(f"{where}: {base!r} is not supported; use {SUPPORTED}")
+
+
+def _rank_choice(value: object) -> tuple[int, str]:
+    """Numbers by size, then texts by letters; anything else is refused later."""
+    return (value if isinstance(value, int) else 0, str(value))
 
 
 def _unwrap(hint: Any, where: str) -> tuple[Any, tuple[Meta, ...], object]:  # noqa: ANN401  any annotation

@@ -71,11 +71,18 @@ def test_what_building_an_object_needs() -> None:
     unset, literal, mode, ratio, items = compile_schema(Whole).fields
 
     assert (unset.absent, unset.default) == (UNSET, UNSET)
-    assert (literal.absent, literal.default, literal.values) == (None, "b", ("b", "a"))
+    assert (literal.absent, literal.default, literal.values) == (None, "b", ("a", "b"))
     assert (mode.absent, mode.default, mode.values) == (NODEFAULT, NODEFAULT, (Mode.PREFILL, Mode.DECODE))
     assert (ratio.absent, ratio.default, ratio.keyword) == (None, 1.5, True)
     assert callable(items.default_factory)
     assert not compile_schema(Sample).fields[0].keyword
+
+
+def test_literals_in_any_order_give_one_text() -> None:
+    """The order of a Literal means nothing to typing, which may hand out an equal one, so it means nothing here."""
+    one, other = (make(Literal[choices] | None) for choices in (("b", "a"), ("a", "b")))
+
+    assert compile_schema(one).text == compile_schema(other).text
 
 
 @pytest.mark.parametrize(
@@ -187,7 +194,7 @@ CLASSES = st.recursive(
 
 @given(CLASSES)
 def test_class_text_class(cls: type[Struct]) -> None:
-    """Text -> class -> text is the identity, whatever the class, and the dtype's columns fill the record exactly."""
+    """Text -> class -> text changes only the order of an enum's choices, and the dtype's columns fill the record."""
     text = compile_schema(cls).text
     rebuilt = class_from_schema(text)
     dtype = dtype_from_schema(text)
@@ -195,7 +202,9 @@ def test_class_text_class(cls: type[Struct]) -> None:
     presence = 8 * math.ceil(len(schema["fields"]) / 64)
     padding = sum(-field["max"] % 8 for field in schema["fields"] if field["kind"] in {"str", "bytes"})
 
-    assert compile_schema(rebuilt).text == text.replace('"name":"Random"', f'"name":"{rebuilt.__name__}"')
+    for field in schema["fields"]:
+        field.get("choices", []).sort()
+    assert json.loads(compile_schema(rebuilt).text) == schema
     assert all(value is None for value in msgspec.structs.astuple(rebuilt()))
     assert dtype.itemsize == schema["bytes"]
     assert sum(column.itemsize for column, *_ in dtype.fields.values()) + padding == schema["bytes"]  # type: ignore[union-attr]
