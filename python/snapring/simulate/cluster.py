@@ -62,7 +62,10 @@ class _Process:
             self._process.kill()
             _, errors = self._process.communicate()
         lines: list[str] = errors.decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"exit code {self._process.returncode}"
+        if lines:
+            return lines[-1]
+        code = self._process.returncode
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 class Cluster:
@@ -141,9 +144,13 @@ class Cluster:
         ready = {key.data for key, _ in self._selector.select(max(0.0, timeout_s))} - {None}
         return [(rank, report) for rank in sorted(ready) for report in self._reports(rank)]
 
+    def reason(self, rank: int) -> str:
+        """Return what the last incarnation of ``rank`` to end said, or what ended it; empty if none has."""
+        return self._reasons.get(rank, "")
+
     def why_ended(self, rank: int) -> SnapringError:
-        """Return what the last incarnation of ``rank`` to end said, as an error that names a fix."""
-        reason = self._reasons.get(rank, "it was not started")
+        """Return the same as an error that names the fix."""
+        reason = self.reason(rank)
         if any(reason.startswith(f"{error.__name__}:") for error in (LayoutMismatch, WriterBusy)):
             return WriterBusy(f"ring {self.name!r} is in use; choose another name ({reason})")
         return SnapringError(f"rank {rank} of ring {self.name!r} ended: {reason}")

@@ -121,6 +121,10 @@ class Controller:
         """Requests that have arrived and wait for a live rank."""
         return len(self._backlog)
 
+    def first_token_times(self) -> FirstTokenTimes:
+        """Return the times to first token so far; sorts them all."""
+        return self._tally.summary().first_token
+
     def turn(self, timeout_s: float) -> list[tuple[int, FromRank | Ended]]:
         """Send what is due, wait for the next arrival or for reports, book these and give them.
 
