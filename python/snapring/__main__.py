@@ -1,4 +1,4 @@
-"""``python -m snapring`` is the command ``snapring``."""
+"""``python -m snapring``: the command ``snapring``."""
 
 import sys
 
