@@ -1,6 +1,6 @@
 //! The Python face of `snapring-core`: translation only.
 #![deny(unsafe_code)]
-#![allow(clippy::doc_markdown, reason = "docs of classes and methods are numpydoc, for Python's help()")]
+#![allow(clippy::doc_markdown, clippy::doc_link_with_quotes, reason = "numpydoc for Python's help(), not Markdown")]
 
 mod admin;
 mod buffer;
