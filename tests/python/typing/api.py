@@ -9,6 +9,7 @@ from typing import Annotated, Any, assert_type
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 import snapring
 from snapring import LoadSnapshot, Publisher, Reader, Snapshot, View, Writer
@@ -27,6 +28,10 @@ def write() -> None:
     with Writer("llama-70b", rank=3, ranks=8) as writer:
         assert_type(writer.publish(LoadSnapshot(dp_rank=3, num_running_reqs=12)), int)
         writer.publish(LoadSnapshot(num_waiting_reqs=4))
+        assert_type(writer, Writer[LoadSnapshot])
+        print(writer.name, writer.rank, writer.ranks, writer.epoch, writer.version)
+        writer.start_heartbeat(0.5)
+        writer.beat()
     writer.close()
 
 
@@ -37,6 +42,8 @@ def write_options() -> None:
         queues.publish(Queue(depth=3, model="small"))
     with Writer("blobs", rank=0, ranks=2, schema=bytes, payload=1024) as blobs:
         blobs.publish(b"anything")
+    with Writer("waits", rank=0, ranks=1, schema=list[float], codec="msgpack") as waits:
+        waits.publish([0.5, 1.5])
 
 
 def read(reader: Reader[LoadSnapshot]) -> None:
@@ -54,7 +61,10 @@ def read(reader: Reader[LoadSnapshot]) -> None:
     assert_type(snap.contended, bool)
     assert_type(snap.state, snapring.State)
     assert_type(snap.timestamp, float)
-    print(snap["num_running_reqs"], snap.beat_age, snap.generation, snap.origin)
+    assert_type(snap.beat_age, float)
+    assert_type(snap.generation, str)
+    assert_type(snap.origin, tuple[int, int, int])
+    assert_type(snap["num_running_reqs"], Any)
 
 
 def read_all(reader: Reader[LoadSnapshot]) -> int:
@@ -69,12 +79,19 @@ def view(reader: Reader[LoadSnapshot]) -> int:
     ranks: View = reader.view()
     tokens: np.ndarray[Any, Any] = ranks.records["num_total_tokens"]
     fresh = ranks.ok & ranks.present("num_total_tokens") & (ranks.ages < 1.0)
-    print(ranks.versions.max(), ranks.states)
+    assert_type(len(ranks), int)
+    assert_type(ranks.records, NDArray[np.void])
+    assert_type(ranks.versions, NDArray[np.uint64])
+    assert_type(ranks.ages, NDArray[np.float64])
+    assert_type(ranks.states, NDArray[np.uint8])
+    assert_type(ranks.contended, NDArray[np.bool_])
     return int(tokens[fresh].argmin())
 
 
-def history(reader: Reader[LoadSnapshot]) -> float:
-    """The last publishes of a rank, oldest first."""
+def history(reader: Reader[LoadSnapshot], blobs: Reader[bytes]) -> float:
+    """The last publishes of a rank, oldest first: records as rows, anything else as values."""
+    assert_type(blobs.history(3), list[bytes])
+    assert_type(reader.history(3), NDArray[np.void])
     return float(reader.history(3, last=32)["gen_throughput"].mean())
 
 
@@ -98,6 +115,8 @@ async def follow(reader: Reader[LoadSnapshot]) -> None:
 def own_schema() -> None:
     """The reader's value has the type of its schema; without one it is built from the file."""
     with Reader("queues", schema=Queue) as queues, Reader("queues", schema=None) as anything:
+        assert_type(queues.ranks, int | None)
+        assert_type(anything, Reader[Any])
         snap = queues.read(0)
         if snap is not None:
             assert_type(snap.value.wait, float | None)
