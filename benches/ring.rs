@@ -4,7 +4,8 @@
 //! is timed. Beside each stands the floor: a plain copy of the same bytes.
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use snapring_core::{DirOptions, Published, Reader, ReaderOptions, Schema, Take, Writer, WriterOptions};
+use snapring_core::layout::cell;
+use snapring_core::{DirOptions, Published, Reader, ReaderOptions, Schema, Writer, WriterOptions};
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use std::sync::Arc;
 /// Payload of each snapshot.
 const BYTES: usize = 512;
 const WORDS: usize = BYTES / 8;
+/// A row: stamp and payload.
+const ROW: usize = cell::PAYLOAD + WORDS;
 
 /// A ring of free bytes in a directory of its own, every rank published once, all in this process.
 struct Fixture {
@@ -45,16 +48,14 @@ impl Fixture {
         writer.publish(nonce, &self.words, BYTES).expect("fits")
     }
 
-    /// Reads every rank into `payload`; returns how many words were got, having checked the last of each rank.
-    fn sweep(&self, payload: &mut Vec<u64>) -> usize {
-        payload.clear();
+    /// Reads every rank into `rows`, having checked the last word of each.
+    fn sweep(&self, rows: &mut [u64]) {
         let attached = self.reader.ring().expect("healthy");
         let ring = attached.as_ref().expect("the writers made it");
-        for rank in 0..ring.ranks() {
-            ring.read(rank, Take::Words(WORDS), payload).expect("healthy").expect("published");
-            assert_eq!(payload.last(), Some(&(WORDS as u64 - 1)));
+        for (rank, row) in (0..).zip(rows.chunks_exact_mut(ROW)) {
+            assert!(ring.read(rank, row).expect("healthy"));
+            assert_eq!(row[ROW - 1], WORDS as u64 - 1);
         }
-        payload.len()
     }
 }
 
@@ -72,15 +73,13 @@ fn one(criterion: &mut Criterion) {
     let fixture = Fixture::new(8);
     let writer = &fixture.writers[3];
     let nonce = writer.header().expect("open").nonce;
-    let mut payload = Vec::with_capacity(WORDS);
+    let mut row = vec![0; ROW];
     let mut read = || {
-        payload.clear();
         let attached = fixture.reader.ring().expect("healthy");
         let ring = attached.as_ref().expect("the writers made it");
-        ring.read(3, Take::Words(WORDS), &mut payload).expect("healthy");
-        payload.len()
+        ring.read(3, &mut row).expect("healthy")
     };
-    assert_eq!(read(), WORDS);
+    assert!(read());
 
     let mut group = criterion.benchmark_group("512 bytes");
     group.bench_function("publish", |bencher| {
@@ -92,21 +91,19 @@ fn one(criterion: &mut Criterion) {
         bencher.iter(|| black_box(&mut copy).copy_from_slice(black_box(&fixture.words)));
     });
     group.finish();
-    assert_eq!(payload, fixture.words);
+    assert_eq!(row[cell::PAYLOAD..], fixture.words);
 }
 
 fn all(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("sweep");
     for ranks in [8, 64, 256] {
         let fixture = Fixture::new(ranks);
-        let mut payload = Vec::new();
-        assert_eq!(fixture.sweep(&mut payload), ranks as usize * WORDS);
-        let from = payload.clone();
-        group.bench_function(BenchmarkId::new("read", ranks), |bencher| {
-            bencher.iter(|| fixture.sweep(&mut payload));
-        });
+        let mut rows = vec![0; ranks as usize * ROW];
+        fixture.sweep(&mut rows);
+        let from = rows.clone();
+        group.bench_function(BenchmarkId::new("read", ranks), |bencher| bencher.iter(|| fixture.sweep(&mut rows)));
         group.bench_function(BenchmarkId::new("floor: copy", ranks), |bencher| {
-            bencher.iter(|| black_box(&mut payload).copy_from_slice(black_box(&from)));
+            bencher.iter(|| black_box(&mut rows).copy_from_slice(black_box(&from)));
         });
     }
     group.finish();
