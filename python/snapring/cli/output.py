@@ -11,7 +11,17 @@ from snapring.state import State
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["STATE_STYLES", "bytes_text", "console", "print_json", "print_json_line", "seconds_text", "table"]
+__all__ = [
+    "STATE_STYLES",
+    "bytes_text",
+    "console",
+    "note",
+    "print_json",
+    "print_json_line",
+    "printable",
+    "seconds_text",
+    "table",
+]
 
 STATE_STYLES: Final = {State.NEVER: "dim", State.LIVE: "green", State.STALE: "yellow", State.DEAD: "red"}
 """Colours of the states, the same in every verb."""
@@ -39,6 +49,11 @@ def console() -> "Console":
     return Console(width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
 
 
+def note(text: str) -> None:
+    """Print a remark on standard error, where it disturbs no pipe."""
+    print(f"snapring: {text}", file=sys.stderr)
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> None:
     """Print a table without lines; ``right`` names the columns of numbers.
 
@@ -53,8 +68,16 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Itera
         grid.add_column(Text(column), justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         styled = [cell if isinstance(cell, tuple) else (cell, "") for cell in row]
-        grid.add_row(*(Text(str(value), style) for value, style in styled))
-    console().print(grid)
+        grid.add_row(*(Text(printable(str(value)), style) for value, style in styled))
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(grid)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey: a ring's texts are whatever somebody published."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def seconds_text(seconds: float | None) -> str:

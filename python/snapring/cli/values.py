@@ -1,0 +1,144 @@
+"""Ranks as the verbs that print values see them: states by name, values as plain objects, fields by dotted path."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from snapring import Snapshot
+from snapring.errors import InvalidValue, RankOutOfRange, RingNotFound
+from snapring.layout import FieldText, Kind, SchemaText
+from snapring.ring import Reader
+from snapring.state import State
+
+__all__ = ["RankValue", "Selection", "read_ranks", "text"]
+
+MANY = 8
+"""Names that an error message lists at most."""
+
+
+class RankValue(msgspec.Struct, frozen=True):
+    """One rank now; times in seconds, ``timestamp`` since 1970, None where nothing was published.
+
+    ``value`` is the snapshot as JSON would show it, or the chosen fields by dotted path.
+    """
+
+    rank: int
+    state: str
+    version: int | None = None
+    epoch: int | None = None
+    age: float | None = None
+    beat_age: float | None = None
+    timestamp: float | None = None
+    value: Any = None
+
+    def get(self, name: str) -> Any:  # noqa: ANN401  a field may hold anything
+        """A field by dotted path, or one of this class by its name; None where there is none."""
+        fields = dict(flat(self.value))
+        return fields[name] if name in fields or name in {"value", "get"} else getattr(self, name, None)
+
+
+class Selection:
+    """The fields that a command shows of a ring's values.
+
+    Without ``names`` that is everything. A section stands for all of its fields.
+
+    Raises:
+        InvalidValue: the ring's records have no such field.
+    """
+
+    def __init__(self, schema_text: str, names: Sequence[str] | None) -> None:
+        schema = msgspec.json.decode(schema_text, type=SchemaText)
+        self.units = {field.name: field.unit for field in schema.fields}
+        self.chosen = None if names is None else list(_expand(schema, names))
+        # What the writer fills in by itself is no news beside the rank and the age.
+        self._filled = {field.name for field in schema.fields if field.fill is not None}
+
+    def pick(self, value: object) -> object:
+        """The value as JSON shows it: whole, or the chosen fields by dotted path."""
+        plain = msgspec.to_builtins(value)
+        if self.chosen is None:
+            return plain
+        fields = dict(flat(plain))
+        return {name: fields.get(name) for name in self.chosen}
+
+    def columns(self, rows: Iterable[RankValue]) -> list[str]:
+        """Names of the chosen fields, or of all that a row reports."""
+        if self.chosen is not None:
+            return self.chosen
+        reported = {name: None for row in rows for name, value in flat(row.value) if value is not None}
+        return [name for name in reported if name not in self._filled]
+
+
+def read_ranks(reader: Reader[Any], wanted: Sequence[int] | None, selection: Selection) -> list[RankValue]:
+    """The wanted ranks, or all, in order.
+
+    Raises:
+        RingNotFound: the ring went away. RankOutOfRange: it has no such rank.
+    """
+    count = reader.ranks
+    if count is None:
+        raise RingNotFound(f"ring {reader.name!r} is gone: its last writer closed it")
+    if wanted and wanted[-1] >= count:
+        raise RankOutOfRange(f"rank {wanted[-1]} is out of range: the ring has ranks 0 to {count - 1}")
+    snapshots = {snapshot.rank: snapshot for snapshot in reader.read_all()}
+    return [_rank_value(rank, snapshots.get(rank), selection) for rank in wanted or range(count)]
+
+
+def _rank_value(rank: int, snapshot: Snapshot[Any] | None, selection: Selection) -> RankValue:
+    if snapshot is None:
+        return RankValue(rank, State.NEVER.name)
+    return RankValue(
+        rank=rank,
+        state=snapshot.state.name,
+        version=snapshot.version,
+        epoch=snapshot.epoch,
+        age=snapshot.age,
+        beat_age=snapshot.beat_age,
+        timestamp=snapshot.timestamp,
+        value=selection.pick(snapshot.value),
+    )
+
+
+def flat(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """The leaves of nested dictionaries by dotted path; ``value`` for what is no dictionary."""
+    if not isinstance(value, dict):
+        yield path or "value", value
+        return
+    for name, inner in value.items():
+        yield from flat(inner, f"{path}.{name}" if path else str(name))
+
+
+def text(value: object) -> str:
+    """A field for people: ``-`` where not reported, floats to four digits, lists with commas."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.0f}"  # noqa: PLR2004  no exponents before a million
+    if isinstance(value, list):
+        return ",".join(text(item) for item in value)
+    return str(value)
+
+
+def _expand(schema: SchemaText, names: Sequence[str]) -> Iterator[str]:
+    """The fields that ``names`` mean, in that order."""
+    known: dict[str, FieldText] = {field.name: field for field in schema.fields}
+    for name in names:
+        if schema.codec != "record":
+            yield name  # nothing says what free payloads hold
+        elif name not in known:
+            raise InvalidValue(f"records of this ring have no field {name!r}; {_hint(name, list(known))}")
+        elif known[name].kind is Kind.STRUCT:
+            inside = [field.name for field in schema.fields if field.name.startswith(f"{name}.")]
+            yield from (field for field in inside if known[field].kind is not Kind.STRUCT)
+        else:
+            yield name
+
+
+def _hint(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    more = f" and {len(known) - MANY} more (snapring schema lists them)" if len(known) > MANY else ""
+    return f"it has {', '.join(known[:MANY])}{more}"
