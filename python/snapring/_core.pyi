@@ -67,7 +67,7 @@ class Writer(Generic[_T_contra]):
         job: str,
         keep: bool,
         wake: bool,
-        dir: str | os.PathLike[str] | None,  # noqa: A002  only snapring.ring sees it
+        dir: _Path | None,  # noqa: A002  only snapring.ring sees it
         allow_disk: bool,
     ) -> Self: ...
     def __class_getitem__(cls, item: object) -> GenericAlias: ...
@@ -97,7 +97,7 @@ class Reader(Generic[_T_co]):
         *,
         max_age: float,
         job: str | None,
-        dir: str | os.PathLike[str] | None,  # noqa: A002  only snapring.ring sees it
+        dir: _Path | None,  # noqa: A002  only snapring.ring sees it
         allow_disk: bool,
     ) -> Self: ...
     def __class_getitem__(cls, item: object) -> GenericAlias: ...
