@@ -40,10 +40,12 @@ def run(args: argparse.Namespace) -> int:
     """Print the ranks asked for."""
     place = {"directory": args.dir, "allow_disk": True}
     with Reader[Any](args.name, schema=None, max_age=args.max_age, must_exist=True, **place) as reader:
-        selection = Selection(reader.schema_text or "", args.fields)
-        rows = read_ranks(reader, args.rank, selection)
+        selection = Selection.of(reader, args.fields)
+        rows = read_ranks(reader, args.rank)
     if args.json:
-        output.print_json({"ring": args.name, "max_age": args.max_age, "ranks": rows})
+        output.print_json(
+            {"ring": args.name, "max_age": args.max_age, "ranks": [selection.picked(row) for row in rows]}
+        )
     elif args.csv:
         print_csv(rows, selection)
     elif args.fields:

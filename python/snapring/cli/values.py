@@ -2,13 +2,13 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
 from snapring import Snapshot
 from snapring.errors import InvalidValue, RankOutOfRange, RingNotFound
-from snapring.layout import FieldText, Kind, SchemaText
+from snapring.layout import Kind, SchemaText
 from snapring.ring import Reader
 from snapring.state import State
 
@@ -21,7 +21,7 @@ MANY = 8
 class RankValue(msgspec.Struct, frozen=True):
     """One rank now; times in seconds, ``timestamp`` since 1970, None where nothing was published.
 
-    ``value`` is the snapshot as JSON would show it, or the chosen fields by dotted path.
+    ``value`` is the snapshot as JSON would show it.
     """
 
     rank: int
@@ -49,19 +49,33 @@ class Selection:
     """
 
     def __init__(self, schema_text: str, names: Sequence[str] | None) -> None:
+        self.schema_text = schema_text
         schema = msgspec.json.decode(schema_text, type=SchemaText)
+        self._is_record = schema.codec == "record"
+        self._known = {field.name: field for field in schema.fields}
         self.units = {field.name: field.unit for field in schema.fields}
-        self.chosen = None if names is None else list(_expand(schema, names))
+        self.chosen = None if names is None else [field for name in names for field in self._expand(name)]
         # What the writer fills in by itself is no news beside the rank and the age.
         self._filled = {field.name for field in schema.fields if field.fill is not None}
 
-    def pick(self, value: object) -> object:
-        """The value as JSON shows it: whole, or the chosen fields by dotted path."""
-        plain = msgspec.to_builtins(value)
-        if self.chosen is None:
-            return plain
-        fields = dict(flat(plain))
-        return {name: fields.get(name) for name in self.chosen}
+    @classmethod
+    def of(cls, reader: Reader[Any], names: Sequence[str] | None) -> Self:
+        """The selection for the ring that the reader is attached to; RingNotFound when there is none."""
+        if (schema_text := reader.schema_text) is None:
+            raise RingNotFound(f"ring {reader.name!r} is gone: its last writer closed it")
+        return cls(schema_text, names)
+
+    def check(self, name: str) -> None:
+        """Raise InvalidValue unless the ring's values may have a field of that name."""
+        if self._is_record and name not in self._known:  # nothing says what free payloads hold
+            raise InvalidValue(f"records of this ring have no field {name!r}; {_hint(name, list(self._known))}")
+
+    def picked(self, row: RankValue) -> RankValue:
+        """The row with its whole value, or with the chosen fields by dotted path."""
+        if self.chosen is None or row.value is None:
+            return row
+        fields = dict(flat(row.value))
+        return msgspec.structs.replace(row, value={name: fields.get(name) for name in self.chosen})
 
     def columns(self, rows: Iterable[RankValue]) -> list[str]:
         """Names of the chosen fields, or of all that a row reports."""
@@ -70,8 +84,16 @@ class Selection:
         reported = {name: None for row in rows for name, value in flat(row.value) if value is not None}
         return [name for name in reported if name not in self._filled]
 
+    def _expand(self, name: str) -> list[str]:
+        """The fields that a name means: itself, or all of its section."""
+        self.check(name)
+        if name not in self._known or self._known[name].kind is not Kind.STRUCT:
+            return [name]
+        inside = (field for field in self._known.values() if field.name.startswith(f"{name}."))
+        return [field.name for field in inside if field.kind is not Kind.STRUCT]
 
-def read_ranks(reader: Reader[Any], wanted: Sequence[int] | None, selection: Selection) -> list[RankValue]:
+
+def read_ranks(reader: Reader[Any], wanted: Sequence[int] | None) -> list[RankValue]:
     """The wanted ranks, or all, in order.
 
     Raises:
@@ -83,10 +105,10 @@ def read_ranks(reader: Reader[Any], wanted: Sequence[int] | None, selection: Sel
     if wanted and wanted[-1] >= count:
         raise RankOutOfRange(f"rank {wanted[-1]} is out of range: the ring has ranks 0 to {count - 1}")
     snapshots = {snapshot.rank: snapshot for snapshot in reader.read_all()}
-    return [_rank_value(rank, snapshots.get(rank), selection) for rank in wanted or range(count)]
+    return [_rank_value(rank, snapshots.get(rank)) for rank in wanted or range(count)]
 
 
-def _rank_value(rank: int, snapshot: Snapshot[Any] | None, selection: Selection) -> RankValue:
+def _rank_value(rank: int, snapshot: Snapshot[Any] | None) -> RankValue:
     if snapshot is None:
         return RankValue(rank, State.NEVER.name)
     return RankValue(
@@ -97,7 +119,7 @@ def _rank_value(rank: int, snapshot: Snapshot[Any] | None, selection: Selection)
         age=snapshot.age,
         beat_age=snapshot.beat_age,
         timestamp=snapshot.timestamp,
-        value=selection.pick(snapshot.value),
+        value=msgspec.to_builtins(snapshot.value),
     )
 
 
@@ -119,21 +141,6 @@ def text(value: object) -> str:
     if isinstance(value, list):
         return ",".join(text(item) for item in value)
     return str(value)
-
-
-def _expand(schema: SchemaText, names: Sequence[str]) -> Iterator[str]:
-    """The fields that ``names`` mean, in that order."""
-    known: dict[str, FieldText] = {field.name: field for field in schema.fields}
-    for name in names:
-        if schema.codec != "record":
-            yield name  # nothing says what free payloads hold
-        elif name not in known:
-            raise InvalidValue(f"records of this ring have no field {name!r}; {_hint(name, list(known))}")
-        elif known[name].kind is Kind.STRUCT:
-            inside = [field.name for field in schema.fields if field.name.startswith(f"{name}.")]
-            yield from (field for field in inside if known[field].kind is not Kind.STRUCT)
-        else:
-            yield name
 
 
 def _hint(name: str, known: list[str]) -> str:
