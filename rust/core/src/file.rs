@@ -10,7 +10,7 @@ use crate::mapping::{Access, Mapping};
 use crate::slot::Slot;
 use crate::sync::Ordering;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, FallocateFlags, OFlags, fallocate, fchmod, linkat, openat, renameat};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, fallocate, fchmod, linkat, openat, renameat};
 use rustix::io::{Errno, pread, pwrite};
 
 /// Every rank's claim and, behind them, a byte that only a replacement or a removal locks: who meets it knows that the
@@ -80,6 +80,15 @@ impl RingFile {
         };
         Ok((0..geometry.ranks).map(legacy).collect())
     }
+}
+
+/// A second description of the file behind `fd`, with locks of its own.
+///
+/// Claims need one: a mapping holds on to its description, so a claim on a mapped one would outlive its writer in every
+/// child of a fork, which inherits the mapping.
+pub fn reopen(fd: impl AsFd) -> Result<OwnedFd, Error> {
+    let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    openat(CWD, &path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|error| Error::io(format!("opening {path}"), error))
 }
 
 /// Marks the ring behind `fd` retired.

@@ -215,7 +215,7 @@ impl Writer {
             return Ok(()); // another thread was faster
         }
         let old = RingFile {
-            fd: claimed.claim.fd()?.try_clone_to_owned().map_err(|error| Error::io("duplicating the claim", error))?,
+            fd: file::reopen(claimed.claim.fd()?)?,
             inode: claimed.inode,
             header: Header::clone(&claimed.header),
         };
@@ -240,8 +240,13 @@ impl Writer {
         };
         let fd = claimed.claim.fd()?;
         let path = format!("{}{RING}", self.options.name);
+        if self.options.keep {
+            return Ok(());
+        }
+        // Its own claim first: of writers that close at once, the one that frees its claim last meets no other.
+        claim::release(fd, Range::one(self.options.rank))?;
         // Whoever holds every claim is alone: nobody can claim until the description closes, below.
-        if !self.options.keep && claim::try_claim(fd, WHOLE)? && claimed.directory.inode(&path) == claimed.inode {
+        if claim::try_claim(fd, WHOLE)? && claimed.directory.inode(&path) == claimed.inode {
             file::retire(fd)?;
             claimed.directory.unlink(&path)?;
             claimed.directory.unlink(&format!("{}{BELL}", self.options.name))?;
@@ -291,8 +296,8 @@ fn claim_rank(options: &WriterOptions, origins: &Origins) -> Result<Claimed, Err
 fn claim_slot(options: &WriterOptions, directory: Directory, ring: RingFile, own: Legacy) -> Result<Option<Claimed>, Error> {
     let RingFile { fd, inode, header } = ring;
     let geometry = header.geometry;
-    let claim = ClaimFile::new(fd)?;
-    let slot_map = Mapping::new(claim.fd()?, geometry.slot_offset(options.rank), geometry.slot_stride, Access::Write)?;
+    let claim = ClaimFile::new(file::reopen(&fd)?)?;
+    let slot_map = Mapping::new(&fd, geometry.slot_offset(options.rank), geometry.slot_stride, Access::Write)?;
     let slot = Slot::new(slot_map.words(), &geometry);
     if !claim::try_claim(claim.fd()?, Range::one(options.rank))? {
         let passing = claim::is_claimed(claim.fd()?, MAINTENANCE)?;
@@ -301,7 +306,7 @@ fn claim_slot(options: &WriterOptions, directory: Directory, ring: RingFile, own
         }
         return Err(Error::WriterBusy { name: options.name.clone(), rank: options.rank, pid: slot.load(word::PID) });
     }
-    let header_page = Mapping::new(claim.fd()?, 0, PAGE, Access::Read)?;
+    let header_page = Mapping::new(&fd, 0, PAGE, Access::Read)?;
     let retired = header_page.words()[header_word::RETIRED].load(Ordering::Acquire) != 0;
     if retired || directory.inode(&format!("{}{RING}", options.name)) != inode {
         return Ok(None);
