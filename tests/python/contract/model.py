@@ -1,9 +1,14 @@
 """What the contract and process tests publish, and how they see that a value is whole."""
 
 import struct
+import subprocess
+from collections.abc import Callable
 from typing import Annotated
 
 from msgspec import Meta, Struct
+
+Spawn = Callable[..., "subprocess.Popen[str]"]
+"""The fixture of that name."""
 
 COPIES = 60
 
@@ -52,3 +57,16 @@ def number_of(payload: bytes) -> int:
 
     assert len(numbers) == 1, f"torn: {sorted(numbers)}"
     return numbers.pop()
+
+
+def line(child: "subprocess.Popen[str]") -> str:
+    """Next line that a child prints; "" when it ended without one. The test's own limit ends a hang."""
+    assert child.stdout is not None
+    return child.stdout.readline().rstrip("\n")
+
+
+def tell(child: "subprocess.Popen[str]", word: str = "go") -> None:
+    """Sends a line to a child."""
+    assert child.stdin is not None
+    child.stdin.write(f"{word}\n")
+    child.stdin.flush()

@@ -14,7 +14,7 @@ from snapring.load import QueuesSection
 HEADER_BYTES = 32 * 8
 FORMAT = 1 * 8
 SLOT_CELLS = 16 * 8
-EXTREMES = [0, 1, 2, 7, 255, 4096, 2**31, 2**32 - 1, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 8, 2**64 - 1]
+EXTREMES = [0, 1, 255, 2**32, 2**63, 2**64 - 1]
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def first_slot(good: bytes) -> int:
 def test_random_damage(ring_dir: Path, good: bytes, rng: random.Random) -> None:
     """Rings with random bytes in random places."""
     end = first_slot(good) + 4096
-    for _ in range(500):
+    for _ in range(300):
         content = bytearray(good)
         for _ in range(rng.choice([1, 3, 30])):
             content[rng.randrange(end)] = rng.randrange(256)
