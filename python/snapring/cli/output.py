@@ -57,19 +57,28 @@ def note(text: str) -> None:
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> None:
     """Print a table without lines; ``right`` names the columns of numbers.
 
-    A cell is anything with a text, or a pair of it and a rich style. Columns too wide for a terminal are folded.
+    A cell is anything with a text, or a pair of it and a rich style. On a terminal too narrow even for folded texts
+    each row becomes a line of ``column=value``. The first column, which names the row, is never folded.
     """
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
+    lines = [[cell if isinstance(cell, tuple) else (cell, "") for cell in row] for row in rows]
     grid = Table(box=None, pad_edge=False, header_style="bold")
     right = set(right)
     for column in columns:
-        grid.add_column(Text(column), justify="right" if column in right else "left", overflow="fold")
-    for row in rows:
-        styled = [cell if isinstance(cell, tuple) else (cell, "") for cell in row]
-        grid.add_row(*(Text(printable(str(value)), style) for value, style in styled))
+        number = column in right
+        whole = number or column == columns[0]
+        grid.add_column(Text(column), justify="right" if number else "left", overflow="fold", no_wrap=whole)
+    for line in lines:
+        grid.add_row(*(Text(printable(str(value)), style) for value, style in line))
     screen = console()
+    if Measurement.get(screen, screen.options.update(width=PIPE_WIDTH), grid).minimum > screen.width:
+        for line in lines:
+            pairs = zip(columns, line, strict=True)
+            print(" ".join(f"{name}={printable(str(value))}" for name, (value, _) in pairs if value not in {"", None}))
+        return
     with screen.capture() as captured:
         screen.print(grid)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))

@@ -41,6 +41,10 @@ class Geometry(msgspec.Struct, frozen=True):
     cell_stride: int
     payload_offset: int
     payload_bytes: int
+    slot: dict[str, int]
+    """Byte offsets in a slot: ``head``, its last complete version, and others."""
+    cell: dict[str, int]
+    """Byte offsets in a cell: ``seq``, which is ``2 * n`` once version ``n`` is complete, and others."""
 
 
 class RankInfo(msgspec.Struct, frozen=True):

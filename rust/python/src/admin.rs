@@ -83,6 +83,7 @@ pub(crate) fn geometry<'py>(
     geometry_dict(py, &Geometry::new(ranks, cells, parsed.record_bytes(), schema.len()).or_raise()?)
 }
 
+/// Where everything stands, so that a file can be read by its description alone.
 fn geometry_dict<'py>(py: Python<'py>, geometry: &Geometry) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     for (name, value) in [
@@ -99,6 +100,38 @@ fn geometry_dict<'py>(py: Python<'py>, geometry: &Geometry) -> PyResult<Bound<'p
     ] {
         dict.set_item(name, value)?;
     }
+    dict.set_item("slot", word_offsets(py, &SLOT_WORDS)?)?;
+    dict.set_item("cell", word_offsets(py, &CELL_WORDS)?)?;
+    Ok(dict)
+}
+
+const SLOT_WORDS: [(&str, usize); 8] = [
+    ("head", layout::slot::HEAD),
+    ("epoch", layout::slot::EPOCH),
+    ("base", layout::slot::BASE),
+    ("beat_ns", layout::slot::BEAT_NS),
+    ("time_namespace", layout::slot::TIME_NS),
+    ("pid", layout::slot::PID),
+    ("start_ticks", layout::slot::START),
+    ("filler", layout::slot::FILLER),
+];
+
+const CELL_WORDS: [(&str, usize); 9] = [
+    ("seq", layout::cell::SEQ),
+    ("version", layout::cell::VERSION),
+    ("epoch", layout::cell::EPOCH),
+    ("origin_start", layout::cell::ORIGIN_START),
+    ("origin_random", layout::cell::ORIGIN_RANDOM),
+    ("origin_version", layout::cell::ORIGIN_VERSION),
+    ("mono_ns", layout::cell::MONO_NS),
+    ("wall_ns", layout::cell::WALL_NS),
+    ("payload_len", layout::cell::LEN),
+];
+
+/// Byte offsets of named words.
+fn word_offsets<'py>(py: Python<'py>, words: &[(&str, usize)]) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    words.iter().try_for_each(|(name, index)| dict.set_item(name, index * 8))?;
     Ok(dict)
 }
 
