@@ -93,6 +93,7 @@ pub enum Error {
     },
 }
 
+#[cfg(not(loom))]
 impl Error {
     pub(crate) fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::Io { what: what.into(), source: source.into() }

@@ -212,7 +212,8 @@ impl<'a> Slot<'a> {
             )));
         }
         if highest != head {
-            self.words[slot::HEAD].store(highest, Ordering::Release);
+            // As `publish`'s: who sees this head also sees what the dead writer stored before.
+            self.words[slot::HEAD].store(highest, Ordering::Release); // order: recovered-head
         }
         Ok(highest.max(base))
     }
