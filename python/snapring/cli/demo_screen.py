@@ -21,6 +21,7 @@ from snapring.simulate.summary import FirstTokenTimes
 __all__ = ["Screen"]
 
 _DRAW_S: Final = 0.2  # a drawing costs a few milliseconds, and the ranks share the machine
+_DEAD_S: Final = 0.05
 _TIMES_S: Final = 1.0  # all first tokens are sorted for their percentiles
 
 
@@ -60,9 +61,11 @@ class Screen:
                 names = pressed.pressed()
                 if pressed.ended or not self._take(names):
                     break
-                if self._take_note(reports) or names or time.monotonic() >= draw_s:
+                told = self._take_note(reports)
+                if told or names or time.monotonic() >= draw_s:
                     live.update(self._draw(board.look(), board, console.width, console.height), refresh=True)
-                    draw_s = time.monotonic() + _DRAW_S
+                    # A young snapshot counts as live; soon after an end it is old enough for the ring to say dead.
+                    draw_s = time.monotonic() + (_DEAD_S if told else _DRAW_S)
 
     def _take(self, names: list[str]) -> bool:
         """Act on keys; False to quit."""
@@ -83,13 +86,13 @@ class Screen:
 
     def _take_note(self, reports: list[tuple[int, FromRank | Ended]]) -> bool:
         """Say what became of a rank; False if nothing did."""
-        said = False
+        told = False
         for rank, report in reports:
             if isinstance(report, Ready):
-                self._note, said = f"rank {rank} is back", True
+                self._note, told = f"rank {rank} is back", True
             elif isinstance(report, Ended):
-                self._note, said = f"rank {rank} ended: {self._cluster.reason(rank)}", True
-        return said
+                self._note, told = f"rank {rank} ended: {self._cluster.reason(rank)}", True
+        return told
 
     def _draw(self, rows: list[Row], board: Board, width: int, height: int) -> RenderableType:
         above: list[RenderableType] = [self._line(self._title, "bold"), self._line(self._counts())]

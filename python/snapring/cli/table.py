@@ -97,7 +97,7 @@ def _load_columns() -> list[_Column]:
         _Column("run", 1, 4, of("running")),
         _Column("wait", 1, 4, of("waiting")),
         _Column("KV tokens", 3, _BAR_CELLS + 5, _usage, left=True),
-        _Column("used/most", 9, 9, _used),
+        _Column("used/most", 9, 11, _used),
         _Column("tok/s", 4, 6, of("throughput")),
     ]
 

@@ -152,7 +152,7 @@ class Cluster:
         """Return the same as an error that names the fix."""
         reason = self.reason(rank)
         if any(reason.startswith(f"{error.__name__}:") for error in (LayoutMismatch, WriterBusy)):
-            return WriterBusy(f"ring {self.name!r} is in use; choose another name ({reason})")
+            return WriterBusy(f"ring {self.name!r} is in use by another server; choose another name")
         return SnapringError(f"rank {rank} of ring {self.name!r} ended: {reason}")
 
     def stop(self) -> None:

@@ -22,11 +22,13 @@ from snapring.publisher import Publisher
 from snapring.publishing import HEARTBEAT_S, Phase
 from snapring.ring import Writer
 from snapring.simulate.channel import Channel, Finished, FirstToken, Ready, Refused
+from snapring.simulate.cost import RankConfig
 from snapring.simulate.model import RankModel, StepResult
 from snapring.simulate.snapshot import SimulatedLoad, snapshot_of
 
 __all__ = ["Place", "RankProcess", "main"]
 
+_CONFIG: Final = RankConfig(kv_capacity_tokens=65_536)  # less than the default, so that one can see it fill and drain
 _IDLE_WAIT_S: Final = HEARTBEAT_S / 8  # an idle rank's heartbeat is late by at most this
 
 
@@ -51,7 +53,7 @@ class RankProcess:
         """Start with an empty rank; the ring is not touched yet."""
         self._place = place
         self._channel = channel
-        self._model = RankModel()
+        self._model = RankModel(_CONFIG)
         self._writer: Writer[SimulatedLoad] | None = None
         self._publisher = Publisher(self._open)
 
