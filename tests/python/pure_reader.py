@@ -25,7 +25,8 @@ def read(path: Path, rank: int) -> dict[str, object] | None:
         if (magic, version) != (int.from_bytes(b"SNAPRING", "little"), 1) or rank >= ranks:
             raise ValueError(path)
         schema = json.loads(ring[schema_offset : schema_offset + schema_len])
-        slot = header_bytes + rank * slot_stride
+        (skews,) = words(ring, 26 * 8)
+        slot = header_bytes + rank * slot_stride + rank % skews * 64
         (head,) = words(ring, slot)
         if head == 0:
             return None

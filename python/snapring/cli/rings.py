@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from typing import Final
 
 import msgspec
 
@@ -23,12 +24,15 @@ __all__ = [
     "kernel",
 ]
 
+LEFT_BEHIND_S: Final = 60.0
+"""Files on their way to replace another are so for microseconds; at this age their maker is gone."""
+
 
 class Geometry(msgspec.Struct, frozen=True):
     """Where things stand in a ring's file; all but ``format``, ``ranks`` and ``cells`` in bytes.
 
-    Cell ``c`` of rank ``r`` starts at ``header_bytes + r * slot_stride + cells_offset + c * cell_stride``, and its
-    payload ``payload_offset`` later. Version ``n`` stands in cell ``n % cells``.
+    Rank ``r``'s slot starts at ``header_bytes + r * slot_stride + (r % skews) * 64``, its cell ``c`` at ``cells_offset +
+    c * cell_stride`` in it, and the cell's payload ``payload_offset`` later. Version ``n`` stands in cell ``n % cells``.
     """
 
     format: int
@@ -36,6 +40,7 @@ class Geometry(msgspec.Struct, frozen=True):
     header_bytes: int
     ranks: int
     slot_stride: int
+    skews: int
     cells: int
     cells_offset: int
     cell_stride: int

@@ -84,6 +84,7 @@ impl Directory {
             Err(Errno::LOOP | Errno::NOTDIR) => {
                 return Err(Error::Untrusted(format!("{} is not a directory (or is a link); name one of your own", path.display())));
             }
+            Err(Errno::ACCESS | Errno::PERM) => return Err(refused(&path, "not open to this user")),
             Err(error) => return Err(Error::io(format!("opening {}", path.display()), error)),
         };
         let directory = Self { fd, path };

@@ -54,6 +54,7 @@ impl Header {
             (header::FINGERPRINT, self.schema.fingerprint()),
             (header::SCHEMA_OFFSET, header::WORDS as u64 * 8),
             (header::SCHEMA_LEN, self.schema_text.len() as u64),
+            (header::SKEWS, geometry.skews as u64),
             (header::READY, 1),
         ] {
             words[index] = value;
@@ -91,6 +92,7 @@ impl Header {
             (header::PAYLOAD_BYTES, geometry.payload_bytes),
             (header::FILE_BYTES, geometry.file_bytes),
             (header::SCHEMA_OFFSET, header::WORDS * 8),
+            (header::SKEWS, geometry.skews),
         ];
         if sizes.iter().any(|&(index, size)| load(index) != size as u64) || file_bytes != geometry.file_bytes as u64 {
             return Err(untrusted("its sizes do not agree with each other or with the file's length"));

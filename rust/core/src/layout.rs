@@ -1,7 +1,8 @@
 //! The byte layout, format version 1: little-endian 64-bit words, every offset below in words.
 //!
 //! ```text
-//! file    header (whole pages) | slot 0 | slot 1 | ...                    each slot page-aligned
+//! file    header (whole pages) | slot 0 | slot 1 | ...                    each slot in whole pages of its own
+//! pages   skew: (rank mod skews) lines of 64 bytes | slot | padding       so that heads do not share one cache set
 //! slot    head, epoch, ... (16 words) | cell 0 | cell 1 | ...             cell n mod cells holds version n
 //! cell    seq | version, epoch, origin (3), monotonic ns, wall ns, length | payload words
 //! ```
@@ -16,6 +17,8 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"SNAPRING");
 pub const FORMAT: u64 = 1;
 /// Alignment of the header's end and of every slot, in bytes.
 pub const PAGE: usize = 4096;
+/// A line of a processor's cache, bytes.
+pub const LINE: usize = 64;
 /// Most ranks that a ring may have.
 pub const MAX_RANKS: u32 = 65_536;
 /// Fewest cells that let a reader finish while the writer is busy with the next one.
@@ -69,6 +72,8 @@ pub mod header {
     pub const SCHEMA_OFFSET: usize = 24;
     /// Bytes of the schema text.
     pub const SCHEMA_LEN: usize = 25;
+    /// Slot r begins `(r mod skews) * 64` bytes into its pages.
+    pub const SKEWS: usize = 26;
     /// Non-zero once a newer generation replaces this file.
     pub const RETIRED: usize = 30;
     /// 1 once everything above is in place; stored last.
@@ -134,7 +139,7 @@ pub mod cell {
 
 const _: () = {
     assert!(header::JOB + MAX_JOB / 8 == header::FINGERPRINT);
-    assert!(header::SCHEMA_LEN < header::RETIRED && header::READY + 1 == header::WORDS);
+    assert!(header::SKEWS < header::RETIRED && header::READY + 1 == header::WORDS);
     assert!(slot::FILLER < slot::CELLS && slot::CELLS * 8 == 128);
     assert!(cell::STAMP_WORDS == 8);
     assert!(PAGE.is_multiple_of(8) && size_of::<usize>() == 8);
@@ -156,6 +161,9 @@ pub struct Geometry {
     pub slot_stride: usize,
     /// Bytes from cell to cell.
     pub cell_stride: usize,
+    /// Slots begin at so many different places in their pages, [`LINE`] apart: the largest power of two that the
+    /// padding allows, at most one a line of a page. Words that all ranks share an offset of would fight for one set of a processor's cache.
+    pub skews: usize,
     /// Bytes of the whole file.
     pub file_bytes: usize,
 }
@@ -192,7 +200,7 @@ impl Geometry {
         }
         let payload_bytes = payload_bytes.next_multiple_of(8);
         let header_bytes = (header::WORDS * 8 + schema_len).next_multiple_of(PAGE);
-        let cell_stride = (cell::PAYLOAD * 8 + payload_bytes).next_multiple_of(64);
+        let cell_stride = (cell::PAYLOAD * 8 + payload_bytes).next_multiple_of(LINE);
         let sizes = cell_stride
             .checked_mul(cells as usize)
             .and_then(|cells| cells.checked_add(slot::CELLS * 8))
@@ -204,12 +212,28 @@ impl Geometry {
                 "{ranks} ranks of {cells} cells of {payload_bytes} bytes are more than a file can hold"
             )));
         };
-        Ok(Self { ranks, cells, payload_bytes, header_bytes, slot_stride, cell_stride, file_bytes })
+        let padding = slot_stride - slot::CELLS * 8 - cells as usize * cell_stride;
+        let most = (padding / LINE + 1).min(PAGE / LINE);
+        let skews = 1 << most.ilog2();
+        Ok(Self { ranks, cells, payload_bytes, header_bytes, slot_stride, cell_stride, skews, file_bytes })
+    }
+
+    /// First byte of the pages of `rank`'s slot.
+    #[inline]
+    pub fn slot_pages(&self, rank: u32) -> usize {
+        self.header_bytes + rank as usize * self.slot_stride
+    }
+
+    /// Bytes from there to the slot itself.
+    #[inline]
+    pub fn slot_skew(&self, rank: u32) -> usize {
+        (rank as usize & (self.skews - 1)) * LINE
     }
 
     /// First byte of `rank`'s slot.
+    #[inline]
     pub fn slot_offset(&self, rank: u32) -> usize {
-        self.header_bytes + rank as usize * self.slot_stride
+        self.slot_pages(rank) + self.slot_skew(rank)
     }
 
     /// Words of one slot that are in use: its head and cells, without the padding to the page.
@@ -243,7 +267,8 @@ mod tests {
 
     #[test]
     fn sizes_out_of_range_are_refused() {
-        for (ranks, cells, payload) in [(0, 4, 8), (MAX_RANKS + 1, 4, 8), (1, 1, 8), (1, MAX_CELLS + 1, 8), (1, 4, MAX_PAYLOAD + 1)]
+        for (ranks, cells, payload) in
+            [(0, 4, 8), (MAX_RANKS + 1, 4, 8), (1, 1, 8), (1, MAX_CELLS + 1, 8), (1, 4, MAX_PAYLOAD + 1)]
         {
             assert!(Geometry::new(ranks, Some(cells), payload, 0).is_err(), "{ranks} {cells} {payload}");
         }

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::file::RingFile;
 use crate::fork::Token;
 use crate::header::Header;
-use crate::layout::{FILLER_LOCAL, FILLER_RELAY_DEAD, cell, slot as word};
+use crate::layout::{Geometry, FILLER_LOCAL, FILLER_RELAY_DEAD, cell, slot as word};
 use crate::mapping::{Access, Mapping};
 use crate::slot::{Newest, Slot, Stamp, TRIES};
 use crate::sync::{AtomicU64, Ordering};
@@ -69,6 +69,8 @@ pub struct Ring {
     pub header: Arc<Header>,
     /// Its inode.
     pub inode: u64,
+    /// The header's, without the way there.
+    geometry: Geometry,
     fd: OwnedFd,
     map: Mapping,
     token: Token,
@@ -91,6 +93,7 @@ impl Ring {
         Ok(Self {
             answers: words(),
             returned: words(),
+            geometry: header.geometry,
             header: Arc::new(header),
             inode,
             fd,
@@ -112,19 +115,37 @@ impl Ring {
     /// Number of ranks.
     #[inline]
     pub fn ranks(&self) -> u32 {
-        self.header.geometry.ranks
+        self.geometry.ranks
     }
 
     /// The slot of `rank`, which the caller has checked.
     #[inline]
     pub fn slot(&self, rank: u32) -> Slot<'_> {
-        let geometry = &self.header.geometry;
-        Slot::new(&self.map.words()[geometry.slot_offset(rank) / 8..], geometry)
+        Slot::new(&self.map.words()[self.geometry.slot_offset(rank) / 8..], &self.geometry)
     }
 
     /// Words of a row that takes any value of this ring.
     pub fn row_words(&self) -> usize {
         cell::PAYLOAD + self.header.geometry.payload_words()
+    }
+
+    /// Reads every rank into rows of `row_words` words; `filled` is told of each whether it published.
+    #[inline]
+    pub fn read_all<E: From<Error>>(
+        &self,
+        rows: &mut [u64],
+        row_words: usize,
+        mut filled: impl FnMut(u32, &mut [u64], bool) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // A cold head, and then a cold cell found through it, are two waits for memory. Asked for ahead, and with little
+        // else in between, those of many ranks overlap.
+        let touched = (0..self.ranks()).fold(0, |all, rank| all ^ self.slot(rank).touch());
+        core::hint::black_box(touched);
+        for (rank, row) in (0..self.ranks()).zip(rows.chunks_exact_mut(row_words)) {
+            let published = self.read(rank, row)?;
+            filled(rank, row, published)?;
+        }
+        Ok(())
     }
 
     /// Copies the newest value of `rank` into `row`; when it never published, sets the row's version to 0 and gives

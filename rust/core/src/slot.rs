@@ -101,7 +101,11 @@ impl<'a> Slot<'a> {
     /// When `words` are fewer than the geometry says.
     #[inline]
     pub fn new(words: &'a [AtomicU64], geometry: &Geometry) -> Self {
-        Self { words: &words[..geometry.slot_words()], cells: u64::from(geometry.cells), cell_words: geometry.cell_words() }
+        Self {
+            words: &words[..geometry.slot_words()],
+            cells: u64::from(geometry.cells),
+            cell_words: geometry.cell_words(),
+        }
     }
 
     /// Last complete version, 0 for none.
@@ -168,6 +172,12 @@ impl<'a> Slot<'a> {
         Newest::Contended
     }
 
+    /// Sequence word of the newest cell, for its side effect: the caches hold both words afterwards.
+    #[inline]
+    pub fn touch(&self) -> u64 {
+        seqlock::sequence(self.cell(self.head()))
+    }
+
     /// Copies exactly `version` into `row`; false when it is not complete in its cell.
     #[inline]
     pub fn version(&self, version: u64, row: &mut [u64]) -> bool {
@@ -231,7 +241,8 @@ impl<'a> Slot<'a> {
         let cell = self.cell(index);
         let sequence = seqlock::sequence(cell);
         let version = cell[cell::VERSION].load(Ordering::Relaxed);
-        (sequence != 0 && sequence.is_multiple_of(2) && sequence / 2 == version && version % self.cells == index).then_some(version)
+        (sequence != 0 && sequence.is_multiple_of(2) && sequence / 2 == version && version % self.cells == index)
+            .then_some(version)
     }
 }
 
@@ -317,9 +328,13 @@ mod tests {
     #[test]
     fn a_scribbled_slot_is_not_claimed() {
         let geometry = geometry(4);
-        for (word, value) in
-            [(slot::HEAD, 9), (slot::HEAD, u64::MAX), (slot::CELLS, 2 * 8), (slot::BASE, 1 << 62), (slot::EPOCH, u64::MAX)]
-        {
+        for (word, value) in [
+            (slot::HEAD, 9),
+            (slot::HEAD, u64::MAX),
+            (slot::CELLS, 2 * 8),
+            (slot::BASE, 1 << 62),
+            (slot::EPOCH, u64::MAX),
+        ] {
             let words = words(&geometry);
             let slot = Slot::new(&words, &geometry);
             for version in 1..=3 {

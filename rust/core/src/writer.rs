@@ -78,6 +78,7 @@ struct Claimed {
     header: Arc<Header>,
     header_page: Mapping,
     slot_map: Mapping,
+    rank: u32,
     bell: Option<BellFile>,
     epoch: u64,
     version: u64,
@@ -86,8 +87,13 @@ struct Claimed {
 
 impl Claimed {
     fn slot(&self) -> Slot<'_> {
-        Slot::new(self.slot_map.words(), &self.header.geometry)
+        slot_in(&self.slot_map, &self.header.geometry, self.rank)
     }
+}
+
+/// The slot inside its own pages.
+fn slot_in<'a>(pages: &'a Mapping, geometry: &Geometry, rank: u32) -> Slot<'a> {
+    Slot::new(&pages.words()[geometry.slot_skew(rank) / 8..], geometry)
 }
 
 /// Outcome of a publish.
@@ -297,8 +303,8 @@ fn claim_slot(options: &WriterOptions, directory: Directory, ring: RingFile, own
     let RingFile { fd, inode, header } = ring;
     let geometry = header.geometry;
     let claim = ClaimFile::new(file::reopen(&fd)?)?;
-    let slot_map = Mapping::new(&fd, geometry.slot_offset(options.rank), geometry.slot_stride, Access::Write)?;
-    let slot = Slot::new(slot_map.words(), &geometry);
+    let slot_map = Mapping::new(&fd, geometry.slot_pages(options.rank), geometry.slot_stride, Access::Write)?;
+    let slot = slot_in(&slot_map, &geometry, options.rank);
     if !claim::try_claim(claim.fd()?, Range::one(options.rank))? {
         let passing = claim::is_claimed(claim.fd()?, MAINTENANCE)?;
         if passing || directory.inode(&format!("{}{RING}", options.name)) != inode {
@@ -330,7 +336,8 @@ fn claim_slot(options: &WriterOptions, directory: Directory, ring: RingFile, own
         if options.wake { BellFile::open_or_create(&directory, &options.name, header.nonce)? } else { None };
     let header = Arc::new(header);
     let look_at_ns = clock::mono_ns() + LOOK_EVERY_NS;
-    Ok(Some(Claimed { directory, claim, inode, header, header_page, slot_map, bell, epoch, version, look_at_ns }))
+    let rank = options.rank;
+    Ok(Some(Claimed { directory, claim, inode, header, header_page, slot_map, rank, bell, epoch, version, look_at_ns }))
 }
 
 fn new_header(options: &WriterOptions) -> Result<Header, Error> {

@@ -92,6 +92,7 @@ fn geometry_dict<'py>(py: Python<'py>, geometry: &Geometry) -> PyResult<Bound<'p
         ("header_bytes", geometry.header_bytes),
         ("ranks", geometry.ranks as usize),
         ("slot_stride", geometry.slot_stride),
+        ("skews", geometry.skews),
         ("cells", geometry.cells as usize),
         ("cells_offset", layout::slot::CELLS * 8),
         ("cell_stride", geometry.cell_stride),

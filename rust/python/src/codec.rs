@@ -1,6 +1,6 @@
 //! How a Python value becomes a payload and comes back: records by plan, bytes as they are, msgpack by msgspec.
 
-use crate::error::{OrRaise, from_core, InvalidValue, LayoutMismatch, RingUntrusted};
+use crate::error::{InvalidValue, LayoutMismatch, OrRaise, RingUntrusted, from_core};
 use crate::plan::{Filler, PackPlan, UnpackPlan};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
@@ -124,7 +124,8 @@ impl Unpacker {
             Self::Record(plan) => Ok(plan.unpack(py, words)?.unbind()),
             Self::Bytes => Ok(bytes(py, words, len)?.into_any().unbind()),
             Self::Msgpack(decode) => {
-                let text = |error: PyErr| RingUntrusted::new_err(format!("a payload is not the msgpack expected: {error}"));
+                let text =
+                    |error: PyErr| RingUntrusted::new_err(format!("a payload is not the msgpack expected: {error}"));
                 Ok(decode.bind(py).call1((bytes(py, words, len)?,)).map_err(text)?.unbind())
             }
         }
@@ -141,7 +142,8 @@ impl Unpacker {
 }
 
 fn bytes<'py>(py: Python<'py>, words: &[u64], len: u64) -> PyResult<Bound<'py, PyBytes>> {
-    let untrusted = || Error::Untrusted("a cell's length is larger than its payload: something else wrote to this ring".into());
+    let untrusted =
+        || Error::Untrusted("a cell's length is larger than its payload: something else wrote to this ring".into());
     let len = usize::try_from(len).ok().filter(|&len| len <= words.len() * 8).ok_or_else(untrusted).or_raise()?;
     PyBytes::new_with(py, len, |bytes| {
         for (to, word) in bytes.chunks_mut(8).zip(words) {

@@ -1,12 +1,12 @@
 //! One attached generation with what decodes it; snapshots and views hold it for as long as they live.
 
 use crate::codec::{Source, Unpacker};
-use crate::error::{OrRaise, from_core};
+use crate::error::{OrRaise, Raised, from_core};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use snapring_core::layout::cell;
 use snapring_core::record::{self, Place};
 use snapring_core::schema::Fill;
-use snapring_core::layout::cell;
 use snapring_core::{Codec, Error, Reading, Ring, State};
 use std::sync::Arc;
 
@@ -30,7 +30,14 @@ impl Generation {
         let is_record = schema.codec() == Codec::Record;
         let row_words = if is_record { cell::PAYLOAD + schema.words() } else { ring.row_words() };
         let rank_place = schema.fields().iter().find(|field| field.fill == Some(Fill::Rank)).map(|field| field.place());
-        Ok(Self { unpacker: Unpacker::new(py, source, schema)?, row_words, max_age_ns, rank_place, ring, dtype: PyOnceLock::new() })
+        Ok(Self {
+            unpacker: Unpacker::new(py, source, schema)?,
+            row_words,
+            max_age_ns,
+            rank_place,
+            ring,
+            dtype: PyOnceLock::new(),
+        })
     }
 
     /// The dtype of rows as numpy sees them: the record's fields behind the stamp.
@@ -43,19 +50,42 @@ impl Generation {
         self.dtype.get_or_try_init(py, make)
     }
 
+    /// Reads all ranks into new rows; one that never published has version 0 and an absent record.
+    pub(crate) fn read_all(&self) -> PyResult<Vec<u64>> {
+        let mut rows = vec![0; self.row_words * self.ring.ranks() as usize];
+        let absent = self.ring.header.schema.absent();
+        self.ring
+            .read_all(&mut rows, self.row_words, |rank, row, published| {
+                if published {
+                    self.check(rank, row)?;
+                } else {
+                    row[cell::PAYLOAD..][..absent.len()].copy_from_slice(absent);
+                }
+                Ok::<_, Raised>(())
+            })
+            .map_err(|raised| raised.0)?;
+        Ok(rows)
+    }
+
     /// Reads `rank` into `row`, false when it never published; refuses a record that names another rank than its slot's.
     #[inline]
     pub(crate) fn read(&self, rank: u32, row: &mut [u64]) -> PyResult<bool> {
-        if !self.ring.read(rank, row).or_raise()? {
-            return Ok(false);
+        let published = self.ring.read(rank, row).or_raise()?;
+        if published {
+            self.check(rank, row)?;
         }
+        Ok(published)
+    }
+
+    #[inline]
+    fn check(&self, rank: u32, row: &[u64]) -> PyResult<()> {
         if let Some(place) = self.rank_place {
             let payload = &row[cell::PAYLOAD..];
             if record::is_present(payload, place) && record::get_int(payload, place) != i64::from(rank) {
                 return Err(foreign_rank(rank));
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// State of a rank, asked of the kernel as rarely as the ring allows.
@@ -72,6 +102,7 @@ impl Generation {
 
 #[cold]
 fn foreign_rank(rank: u32) -> PyErr {
-    from_core(Error::Untrusted(format!("the record in slot {rank} names another rank: something else wrote to this ring")))
+    from_core(Error::Untrusted(format!(
+        "the record in slot {rank} names another rank: something else wrote to this ring"
+    )))
 }
-

@@ -1,20 +1,20 @@
 //! `Reader`: reads any rank as Python values, and waits for change.
 
+use crate::buffer::Words;
 use crate::codec::Source;
-use crate::error::{OrRaise, InvalidValue};
+use crate::error::{InvalidValue, OrRaise};
 use crate::generation::Generation;
 use crate::snapshot::{Batch, Snapshot};
 use crate::state::state_object;
 use crate::view::{View, frombuffer};
-use crate::buffer::Words;
 use arc_swap::ArcSwapOption;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyType};
 use snapring_core::fork::Token;
-use snapring_core::reader::check_rank;
 use snapring_core::layout::cell;
-use snapring_core::{Codec, Cursor, DirOptions, Error, Reading, ReaderOptions, Schema, State, Watch, watch};
+use snapring_core::reader::check_rank;
+use snapring_core::{Codec, Cursor, DirOptions, Error, ReaderOptions, Reading, Schema, State, Watch, watch};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -164,10 +164,7 @@ impl Reader {
         };
         let at = generation.get();
         let words = at.row_words;
-        let mut rows = vec![0; words * at.ring.ranks() as usize];
-        for (rank, row) in (0u32..).zip(rows.chunks_exact_mut(words)) {
-            at.read(rank, row)?;
-        }
+        let rows = at.read_all()?;
         let batch = Py::new(py, Batch { generation, rows })?;
         for (rank, row) in (0u32..).zip(batch.get().rows.chunks_exact(words)) {
             if row[cell::VERSION] != 0 {
@@ -189,13 +186,7 @@ impl Reader {
         if schema.codec() != Codec::Record {
             return Err(InvalidValue::new_err("a view needs records; use read_all() for bytes and msgpack"));
         }
-        let words = at.row_words;
-        let mut rows = vec![0; words * at.ring.ranks() as usize];
-        for (rank, row) in (0u32..).zip(rows.chunks_exact_mut(words)) {
-            if !at.read(rank, row)? {
-                row[cell::PAYLOAD..].copy_from_slice(schema.absent());
-            }
-        }
+        let rows = at.read_all()?;
         Ok(View { generation: Some(generation), rows: Arc::new(rows), records: PyOnceLock::new() })
     }
 
@@ -286,7 +277,9 @@ impl Reader {
             None => None,
             // Later than any process lives, and still a Duration.
             Some(timeout) if timeout >= 0.0 => Some(Instant::now() + Duration::from_secs_f64(timeout.min(1e9))),
-            Some(timeout) => return Err(InvalidValue::new_err(format!("timeout is in seconds, 0 or more, not {timeout}"))),
+            Some(timeout) => {
+                return Err(InvalidValue::new_err(format!("timeout is in seconds, 0 or more, not {timeout}")));
+            }
         };
         let waiting = self.waiting()?;
         let cursor = match waiting.watch.get(py) {
@@ -296,7 +289,8 @@ impl Reader {
         loop {
             let slice = Instant::now() + watch::RECHECK;
             let until = deadline.map_or(slice, |deadline| deadline.min(slice));
-            let changed = py.detach(|| watch::wait(&self.core, &cursor, self.max_age_ns, Some(until), || false)).or_raise()?;
+            let changed =
+                py.detach(|| watch::wait(&self.core, &cursor, self.max_age_ns, Some(until), || false)).or_raise()?;
             if changed {
                 return Ok(true);
             }

@@ -10,22 +10,12 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt, PyString, PyTuple, PyType};
 
-/// The number that a field is likely to hold, which is copied out of its slot at once.
-#[derive(Clone, Copy)]
-pub(crate) enum Expect {
-    Int,
-    Float,
-    Object,
-}
-
-/// What a slot holds. Anything but the expected number is owned, because code that runs later may change the object and
-/// drop the slot's own reference.
+/// What a slot holds. A value is owned, because code that runs later may change the object and drop the slot's own
+/// reference.
 pub(crate) enum Seen<'py> {
     Unset,
     None,
-    Int(i64),
-    Float(f64),
-    Other(Bound<'py, PyAny>),
+    Value(Bound<'py, PyAny>),
 }
 
 /// Where the objects of one class keep their fields.
@@ -67,41 +57,45 @@ pub(crate) struct Slots<'a, 'py> {
 }
 
 impl<'py> Slots<'_, 'py> {
-    /// Looks at the field of that index. Runs no Python code.
+    /// The field of that index, if it is an exact int that fits 64 bits.
     #[inline]
-    pub(crate) fn read(&self, index: usize, expect: Expect) -> Seen<'py> {
-        let start = self.object.as_ptr().cast::<u8>();
+    pub(crate) fn int(&self, index: usize) -> Option<i64> {
+        let value = self.peek(index).filter(|value| value.is_exact_instance_of::<PyInt>())?;
+        let mut overflow = 0;
+        // SAFETY: `value` is alive and an int, for which the function neither fails nor runs Python code.
+        let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &raw mut overflow) };
+        (overflow == 0).then_some(number)
+    }
+
+    /// The field of that index, if it is an exact float.
+    #[inline]
+    pub(crate) fn float(&self, index: usize) -> Option<f64> {
+        self.peek(index)?.cast_exact::<PyFloat>().ok().map(|float| float.value())
+    }
+
+    /// Whatever the field of that index is.
+    #[inline]
+    pub(crate) fn read(&self, index: usize) -> Seen<'py> {
+        match self.peek(index) {
+            None => Seen::Unset,
+            Some(value) if value.is_none() => Seen::None,
+            Some(value) => Seen::Value(value.to_owned()),
+        }
+    }
+
+    /// The slot's own reference. Private, because it is good only until the object changes: no Python code may run
+    /// while it is held.
+    #[inline]
+    fn peek(&self, index: usize) -> Option<Borrowed<'_, 'py, PyAny>> {
+        let start = self.object.as_ptr().cast::<*mut ffi::PyObject>();
         // SAFETY: `offset` checked that a pointer slot of this class lies there, inside its basic size, and
         // `Layout::slots` that the object is of exactly this class. CPython aligns slots to pointers and zeroes them.
-        let value = unsafe { *start.add(self.offsets[index]).cast::<*mut ffi::PyObject>() };
-        if value.is_null() {
-            return Seen::Unset;
-        }
-        // SAFETY: the object is alive (we hold a reference) and owns a reference to `value`. Nobody drops that one
-        // while this function runs: it runs no Python code, and either we hold the GIL or the class is frozen.
-        let value = unsafe { Borrowed::from_ptr(self.object.py(), value) };
-        match expect {
-            _ if value.is_none() => Seen::None,
-            Expect::Float => match value.cast_exact::<PyFloat>() {
-                Ok(float) => Seen::Float(float.value()),
-                Err(_) => Seen::Other(value.to_owned()),
-            },
-            Expect::Int => small_int(value).map_or_else(|| Seen::Other(value.to_owned()), Seen::Int),
-            Expect::Object => Seen::Other(value.to_owned()),
-        }
+        let value = unsafe { *start.byte_add(self.offsets[index]) };
+        // SAFETY: null, or an object that the slot owns a reference to. `self.object` keeps the slot alive, and nobody
+        // empties it while we look: the callers above run no Python code, and either they hold the GIL or the class is
+        // frozen.
+        unsafe { Borrowed::from_ptr_or_opt(self.object.py(), value) }
     }
-}
-
-/// The value of an exact int that fits 64 bits. Runs no Python code.
-#[inline]
-fn small_int(value: Borrowed<'_, '_, PyAny>) -> Option<i64> {
-    if !value.is_exact_instance_of::<PyInt>() {
-        return None;
-    }
-    let mut overflow = 0;
-    // SAFETY: `value` is alive and an int, for which the function neither fails nor runs Python code.
-    let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &raw mut overflow) };
-    (overflow == 0).then_some(number)
 }
 
 /// The offset at which objects of exactly `class` keep field `name`, if it is a plain slot.
@@ -134,9 +128,9 @@ pub(crate) fn call<'py>(
     args: &[Option<Bound<'py, PyAny>>],
     keywords: Option<&Bound<'py, PyTuple>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let named = keywords.map_or(0, |names| names.len());
+    let named = keywords.map_or(0, PyTupleMethods::len);
     assert!(named <= args.len() && args.iter().all(Option::is_some), "a plan fills and names only its own arguments");
-    let keywords = keywords.map_or(std::ptr::null_mut(), |names| names.as_ptr());
+    let keywords = keywords.map_or(std::ptr::null_mut(), Bound::as_ptr);
     // SAFETY: `Option<Bound>` is a transparent, nullable object pointer, and none is null (asserted), so the slice is a
     // row of borrowed references, as the call asks; it takes none of them. `keywords` is null or a tuple of `named`
     // strings.

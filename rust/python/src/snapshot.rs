@@ -1,6 +1,6 @@
 //! A snapshot: one copy of one rank's cell, decoded when asked.
 
-use crate::error::{InvalidValue};
+use crate::error::InvalidValue;
 use crate::generation::Generation;
 use crate::state::state_object;
 use pyo3::prelude::*;

@@ -1,7 +1,7 @@
 //! All ranks at once: one copy, looked at as columns.
 
 use crate::buffer::Words;
-use crate::error::{InvalidValue};
+use crate::error::InvalidValue;
 use crate::generation::Generation;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -14,7 +14,11 @@ use std::sync::Arc;
 static NUMPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// `numpy.frombuffer(buffer, dtype)`.
-pub(crate) fn frombuffer<'py>(py: Python<'py>, buffer: impl IntoPyObject<'py>, dtype: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn frombuffer<'py>(
+    py: Python<'py>,
+    buffer: impl IntoPyObject<'py>,
+    dtype: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
     let function = NUMPY.get_or_try_init(py, || py.import("numpy")?.getattr("frombuffer").map(Bound::unbind))?;
     function.bind(py).call1((buffer, dtype))
 }

@@ -1,12 +1,12 @@
 //! `Writer`: publishes Python values as one rank.
 
 use crate::codec::{Packer, Source};
-use crate::error::{OrRaise, InvalidValue, LayoutMismatch};
+use crate::error::{InvalidValue, LayoutMismatch, OrRaise};
+use crate::plan::Filler;
 use arc_swap::ArcSwap;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 use snapring_core::fork::Token;
-use crate::plan::Filler;
 use snapring_core::{DirOptions, Header, Published, Schema, WriterOptions, clock};
 use std::mem;
 use std::path::PathBuf;
@@ -81,7 +81,8 @@ impl Writer {
         let rank = snapring_core::reader::check_rank(rank, ranks).or_raise()?;
         let dir = DirOptions { path: dir, allow_disk };
         let schema = Arc::new(schema);
-        let options = WriterOptions { cells, payload, job, keep, wake, dir, ..WriterOptions::new(name, rank, ranks, schema) };
+        let options =
+            WriterOptions { cells, payload, job, keep, wake, dir, ..WriterOptions::new(name, rank, ranks, schema) };
         let core = Arc::new(snapring_core::Writer::open(options).or_raise()?);
         let source = Source { compiled, convert: encode };
         let packed = ArcSwap::from_pointee(Packed::new(py, &core, &source)?);
@@ -222,10 +223,14 @@ impl Writer {
     /// Ends the heartbeat. The last writer of a ring to close removes the file, unless it was opened with `keep`.
     /// Closing twice is no error. Any thread may close; in a child of a fork it raises ForkedHandle.
     fn close(&self) -> PyResult<()> {
-        self.core.header().map(drop).or_else(|error| match error {
-            snapring_core::Error::Closed(_) => Ok(()),
-            other => Err(other),
-        }).or_raise()?;
+        self.core
+            .header()
+            .map(drop)
+            .or_else(|error| match error {
+                snapring_core::Error::Closed(_) => Ok(()),
+                other => Err(other),
+            })
+            .or_raise()?;
         drop(self.beat.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.core.close().or_raise()
     }
