@@ -31,8 +31,9 @@ LEFT_BEHIND_S: Final = 60.0
 class Geometry(msgspec.Struct, frozen=True):
     """Where things stand in a ring's file; all but ``format``, ``ranks`` and ``cells`` in bytes.
 
-    Rank ``r``'s slot starts at ``header_bytes + r * slot_stride + (r % skews) * 64``, its cell ``c`` at ``cells_offset +
-    c * cell_stride`` in it, and the cell's payload ``payload_offset`` later. Version ``n`` stands in cell ``n % cells``.
+    Rank ``r``'s slot starts at ``header_bytes + r * slot_stride + (r % skews) * 64``, its cell ``c`` at ``cells_offset
+    + c * cell_stride`` in it, and the cell's payload ``payload_offset`` later. Version ``n`` stands in cell ``n %
+    cells``.
     """
 
     format: int
