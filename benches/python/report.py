@@ -20,6 +20,7 @@ from rich.table import Table
 
 TABLE_WIDTH = 190
 QUIET_LOAD = 0.5
+RATIO_UNIT = "x"
 FLOOR_WHEN_GOALS_WERE_SET_US = {
     "publish": 0.112,
     "read-field": 0.042,
@@ -53,7 +54,7 @@ class Result:
         ours = self.ours()
         cells = [cell for name in names if isinstance(cell := self.cells.get(name), Figure)]
         values = [cell.value for cell in cells if cell.at_least or not cell.failed]
-        if ours is None or not values or ours.value <= 0:
+        if ours is None or not values or ours.value <= 0 or self.row.unit == RATIO_UNIT:
             return None
         return min(values) / ours.value
 
