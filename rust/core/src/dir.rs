@@ -64,6 +64,11 @@ impl DirOptions {
         let set = self.path.clone().or_else(|| env::var_os("SNAPRING_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from));
         set.unwrap_or_else(|| PathBuf::from(format!("/dev/shm/snapring-{}", rustix::process::geteuid().as_raw())))
     }
+
+    /// Inode that `file` in that directory names now, 0 for none. Needs no descriptor, so it works where none is left.
+    pub fn inode(&self, file: &str) -> u64 {
+        statat(CWD, self.path().join(file), AtFlags::SYMLINK_NOFOLLOW).map_or(0, |stat| stat.st_ino)
+    }
 }
 
 /// An open directory that passed all checks: own, 0700, no link, in memory.
@@ -84,7 +89,9 @@ impl Directory {
             Err(Errno::LOOP | Errno::NOTDIR) => {
                 return Err(Error::Untrusted(format!("{} is not a directory (or is a link); name one of your own", path.display())));
             }
-            Err(Errno::ACCESS | Errno::PERM) => return Err(refused(&path, "not open to this user")),
+            Err(Errno::ACCESS | Errno::PERM) => {
+                return Err(Error::Untrusted(format!("{} is not open to this user; set SNAPRING_DIR to a directory of your own", path.display())));
+            }
             Err(error) => return Err(Error::io(format!("opening {}", path.display()), error)),
         };
         let directory = Self { fd, path };

@@ -117,16 +117,17 @@ impl Reader {
     /// `None`: what is attached stays; `Some`: attach to this, or to nothing.
     fn attach(&self) -> Result<Option<Option<Arc<Ring>>>, Error> {
         let name = &self.options.name;
+        let file_name = format!("{name}{}", crate::dir::RING);
         for _ in 0..ROUNDS {
+            if let Some(ring) = &*self.current.load()
+                && ring.is_here()
+                && ring.inode == self.options.dir.inode(&file_name)
+            {
+                return Ok(None);
+            }
             let Some(directory) = self.directory()? else {
                 return Ok(Some(None));
             };
-            if let Some(ring) = &*self.current.load() {
-                let inode = directory.inode(&format!("{name}{}", crate::dir::RING));
-                if ring.is_here() && ring.inode == inode {
-                    return Ok(None);
-                }
-            }
             // Whatever comes next, the old generation is no answer any more.
             self.current.store(None);
             let Some(file) = RingFile::open(&directory, name, Access::Read)? else {
@@ -137,7 +138,7 @@ impl Reader {
             }
             self.check(&file)?;
             let ring = Ring::attach(file)?;
-            if directory.inode(&format!("{name}{}", crate::dir::RING)) == ring.inode {
+            if directory.inode(&file_name) == ring.inode {
                 return Ok(Some(Some(Arc::new(ring))));
             }
         }
