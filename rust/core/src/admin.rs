@@ -145,7 +145,7 @@ pub fn leftovers(options: &DirOptions, older_than_ns: u64, remove: bool) -> Resu
     };
     let old = |file: &str| {
         statat(&directory, file, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
-            let changed_ns = stat.st_mtime as u64 * 1_000_000_000 + stat.st_mtime_nsec as u64;
+            let changed_ns = stat.st_mtime as u64 * 1_000_000_000 + stat.st_mtime_nsec;
             let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
             regular && stat.st_uid == uid && now_ns.saturating_sub(changed_ns) >= older_than_ns
         })

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, fstatfs, mkdirat, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, fstatfs, mkdirat, openat, statat, unlinkat};
 use rustix::io::Errno;
 use std::env;
 use std::path::{Path, PathBuf};
@@ -167,6 +167,11 @@ impl Directory {
             return Ok(Some((fd, stat)));
         };
         Err(refused(&full(), &reason))
+    }
+
+    /// Locks the directory against other makers of rings, until this value is dropped; false when another holds it.
+    pub fn try_lock(&self) -> bool {
+        flock(&self.fd, FlockOperation::NonBlockingLockExclusive).is_ok()
     }
 
     /// Inode that `file` names now, 0 for none.

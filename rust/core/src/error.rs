@@ -36,7 +36,7 @@ pub enum Error {
         pid: u64,
     },
     /// The rank is not in the ring.
-    #[error("rank {rank} is out of range: the ring has ranks 0 to {}", .ranks.saturating_sub(1))]
+    #[error("rank {rank} is out of range: ranks go from 0 up to, not including, {ranks}")]
     RankOutOfRange {
         /// What was asked for.
         rank: i64,
@@ -56,7 +56,7 @@ pub enum Error {
     Closed(&'static str),
     /// The file system has no room.
     #[error(
-        "{dir} has too little space for ring {name:?}: {needed} bytes needed, {free} free; enlarge it (containers: --shm-size), \
+        "{dir} has too little space for ring {name:?}: {needed} bytes and an inode needed, {free} bytes free; enlarge it (containers: --shm-size), \
          remove stale rings (snapring gc), or take fewer cells"
     )]
     Full {

@@ -109,9 +109,13 @@ impl Unnamed {
     pub fn create(directory: &Directory, name: &str, header: &Header, legacies: &[Legacy]) -> Result<Self, Error> {
         let what = |step: &str| format!("{step} ring {name:?} in {}", directory.path().display());
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let fd = openat(directory, ".", flags, FILE_MODE).map_err(|error| Error::io(what("making"), error))?;
-        fchmod(&fd, FILE_MODE).map_err(|error| Error::io(what("setting the mode of"), error))?;
         let geometry = &header.geometry;
+        let fd = match openat(directory, ".", flags, FILE_MODE) {
+            Ok(fd) => fd,
+            Err(Errno::NOSPC | Errno::DQUOT) => return Err(full(directory, name, geometry.file_bytes as u64)),
+            Err(error) => return Err(Error::io(what("making"), error)),
+        };
+        fchmod(&fd, FILE_MODE).map_err(|error| Error::io(what("setting the mode of"), error))?;
         reserve(directory, name, &fd, geometry.file_bytes as u64)?;
         {
             let map = Mapping::new(&fd, 0, geometry.file_bytes, Access::Write)?;
@@ -159,14 +163,15 @@ impl Unnamed {
 pub fn reserve(directory: &Directory, name: &str, fd: impl AsFd, bytes: u64) -> Result<(), Error> {
     match fallocate(fd, FallocateFlags::empty(), 0, bytes) {
         Ok(()) => Ok(()),
-        Err(Errno::NOSPC | Errno::NOMEM | Errno::DQUOT | Errno::FBIG) => Err(Error::Full {
-            name: name.to_owned(),
-            dir: directory.path().display().to_string(),
-            needed: bytes,
-            free: directory.space().map_or(0, |(free, _)| free),
-        }),
+        Err(Errno::NOSPC | Errno::NOMEM | Errno::DQUOT | Errno::FBIG) => Err(full(directory, name, bytes)),
         Err(error) => Err(Error::io(format!("reserving {bytes} bytes in {}", directory.path().display()), error)),
     }
+}
+
+/// The error of a file system without room for a file of `needed` bytes.
+pub fn full(directory: &Directory, name: &str, needed: u64) -> Error {
+    let free = directory.space().map_or(0, |(free, _)| free);
+    Error::Full { name: name.to_owned(), dir: directory.path().display().to_string(), needed, free }
 }
 
 /// Replaces `old`, which nobody may claim, by a file of `header`. `Ok(false)`: it changed meanwhile, look again.

@@ -4,10 +4,9 @@
 //! each handle keeps the word's value from its birth. A claim's descriptor must not live on in a child, or the claim
 //! would outlive its writer: an atfork handler closes those.
 #![allow(unsafe_code, reason = "madvise, pthread_atfork and close in the child; every block names its fact")]
-#![allow(clippy::disallowed_types, reason = "process-wide state, never modelled")]
 
 use crate::error::Error;
-use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use crate::sync::{AtomicI32, AtomicU64, Ordering};
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 use std::sync::OnceLock;

@@ -3,12 +3,11 @@
 //! No reference to the mapping but `&AtomicU64` and `&AtomicU32` ever exists, so a write by another process is a race
 //! between atomics, which is defined.
 #![allow(unsafe_code, reason = "mmap; every block names the fact that it rests on")]
-#![allow(clippy::disallowed_types, reason = "the mapping is real memory, never loom's")]
 
 use crate::error::Error;
+use crate::sync::{AtomicU32, AtomicU64};
 use core::ffi::c_void;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, AtomicU64};
 use rustix::fd::AsFd;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -61,6 +60,9 @@ impl Mapping {
     }
 
     /// One 32-bit word, for the kernel's futexes; `index` counts 32-bit words.
+    ///
+    /// # Panics
+    /// When the word is not inside the mapping.
     #[inline]
     pub fn word32(&self, index: usize) -> &AtomicU32 {
         assert!(index < self.len / 4, "a futex word inside the mapping");

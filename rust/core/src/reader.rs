@@ -35,6 +35,16 @@ pub struct ReaderOptions {
 /// The attached generation, held for the length of one call.
 pub type Attached = Guard<Option<Arc<Ring>>>;
 
+/// What stands at the ring's path.
+enum Found {
+    /// What is attached.
+    Same,
+    /// Nothing to read.
+    Nothing,
+    /// Something new.
+    Ring(Arc<Ring>),
+}
+
 /// Reads any rank of one ring. Threads may share it; a child of a fork re-attaches by itself.
 #[derive(Debug)]
 pub struct Reader {
@@ -103,8 +113,10 @@ impl Reader {
         let next = self.attach()?;
         // Only now: while there is nothing to attach to, each call looks again.
         self.look_at_ns.store(clock::coarse_ns() + LOOK_EVERY_NS, Ordering::SeqCst);
-        if let Some(next) = next {
-            self.current.store(next);
+        match next {
+            Found::Same => {}
+            Found::Nothing => self.current.store(None),
+            Found::Ring(ring) => self.current.store(Some(ring)),
         }
         if self.closed.load(Ordering::SeqCst) {
             self.look_at_ns.store(0, Ordering::SeqCst);
@@ -114,8 +126,7 @@ impl Reader {
         Ok(self.current.load())
     }
 
-    /// `None`: what is attached stays; `Some`: attach to this, or to nothing.
-    fn attach(&self) -> Result<Option<Option<Arc<Ring>>>, Error> {
+    fn attach(&self) -> Result<Found, Error> {
         let name = &self.options.name;
         let file_name = format!("{name}{}", crate::dir::RING);
         for _ in 0..ROUNDS {
@@ -123,26 +134,26 @@ impl Reader {
                 && ring.is_here()
                 && ring.inode == self.options.dir.inode(&file_name)
             {
-                return Ok(None);
+                return Ok(Found::Same);
             }
             let Some(directory) = self.directory()? else {
-                return Ok(Some(None));
+                return Ok(Found::Nothing);
             };
             // Whatever comes next, the old generation is no answer any more.
             self.current.store(None);
             let Some(file) = RingFile::open(&directory, name, Access::Read)? else {
-                return Ok(Some(None));
+                return Ok(Found::Nothing);
             };
             if file.header.boot_id != clock::boot_id()? {
-                return Ok(Some(None)); // nobody of this boot has written it
+                return Ok(Found::Nothing); // nobody of this boot has written it
             }
             self.check(&file)?;
             let ring = Ring::attach(file)?;
             if directory.inode(&file_name) == ring.inode {
-                return Ok(Some(Some(Arc::new(ring))));
+                return Ok(Found::Ring(Arc::new(ring)));
             }
         }
-        Ok(Some(None))
+        Ok(Found::Nothing)
     }
 
     fn check(&self, file: &RingFile) -> Result<(), Error> {

@@ -19,7 +19,8 @@ use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Writes `words` as version `n`. One writer per cell at a time; the claim sees to that.
 ///
-/// `words` are all words of the cell after the sequence word that version `n` uses.
+/// # Panics
+/// When `stamp` and `payload` are more words than the cell has after its sequence word.
 #[inline]
 pub fn write(cell: &[AtomicU64], n: u64, stamp: &[u64], payload: &[u64]) {
     let (seq, body) = cell.split_first().expect("a cell has a sequence word");
@@ -36,6 +37,9 @@ pub fn write(cell: &[AtomicU64], n: u64, stamp: &[u64], payload: &[u64]) {
 /// Copies version `n` into `row`, as many words as both have; false when the cell does not hold it complete.
 ///
 /// What stands in `row` after a false is of no version.
+///
+/// # Panics
+/// When the cell has no word.
 #[inline]
 pub fn read(cell: &[AtomicU64], n: u64, row: &mut [u64]) -> bool {
     let (seq, body) = cell.split_first().expect("a cell has a sequence word");

@@ -4,7 +4,7 @@ use crate::bell::{BY_FILE, BY_FUTEX, Bell, full_fence};
 use crate::clock;
 use crate::dir::{BELL, Directory, FILE_MODE, NEW};
 use crate::error::Error;
-use crate::file::reserve;
+use crate::file::{full, reserve};
 use crate::layout::PAGE;
 use crate::mapping::{Access, Mapping};
 use crate::sync::{Ordering, compiler_fence};
@@ -62,7 +62,11 @@ impl BellFile {
         }
         let what = |error| Error::io(format!("making the bell of ring {name:?}"), error);
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let fd = openat(directory, ".", flags, FILE_MODE).map_err(what)?;
+        let fd = match openat(directory, ".", flags, FILE_MODE) {
+            Ok(fd) => fd,
+            Err(Errno::NOSPC | Errno::DQUOT) => return Err(full(directory, name, PAGE as u64)),
+            Err(error) => return Err(what(error)),
+        };
         reserve(directory, name, &fd, PAGE as u64)?;
         let mut bytes = [0; 24];
         for (chunk, word) in bytes.chunks_mut(8).zip([MAGIC, nonce[0], nonce[1]]) {

@@ -106,21 +106,14 @@ pub fn pause(reader: &Reader, cursor: &Cursor, timeout: Duration) -> Result<(), 
     Ok(())
 }
 
-/// Waits until `reader` differs from `cursor`, in slices of at most [`RECHECK`]; false at the deadline, or when `stop`
-/// says so after a slice.
-pub fn wait(
-    reader: &Reader,
-    cursor: &Cursor,
-    max_age_ns: u64,
-    deadline: Option<Instant>,
-    mut stop: impl FnMut() -> bool,
-) -> Result<bool, Error> {
+/// Waits until `reader` differs from `cursor`; false at the deadline.
+pub fn wait(reader: &Reader, cursor: &Cursor, max_age_ns: u64, deadline: Instant) -> Result<bool, Error> {
     loop {
         if !changes(reader, &mut cursor.clone(), max_age_ns, false)?.is_empty() {
             return Ok(true);
         }
-        let left = deadline.map_or(RECHECK, |deadline| deadline.saturating_duration_since(Instant::now()));
-        if left.is_zero() || stop() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return Ok(false);
         }
         pause(reader, cursor, left)?;

@@ -20,6 +20,9 @@ use std::time::Duration;
 const LOOK_EVERY_NS: u64 = 1_000_000_000;
 /// Rounds of opening, creating and replacing before a claim gives up; each lost round is one that another process won.
 const ROUNDS: u32 = 1_000;
+/// Rounds in which a process waits for another to make the ring. Ranks that start together need room for one ring, not
+/// for one each; but the maker may be stopped.
+const PATIENCE: u32 = 300;
 /// Pause after a round that met a replacement or a removal.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -277,12 +280,15 @@ struct Origins {
 
 fn claim_rank(options: &WriterOptions, origins: &Origins) -> Result<Claimed, Error> {
     let name = &options.name;
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let directory = Directory::open_or_create(&options.dir)?;
         let Some(ring) = RingFile::open(&directory, name, Access::Write)? else {
-            // Whether this process or another gives it its name, the next round finds it.
-            Unnamed::create(&directory, name, &new_header(options)?, &origins.legacies)?.install(&directory, name)?;
-            continue;
+            if !directory.try_lock() && round < PATIENCE {
+                std::thread::sleep(PAUSE);
+            } else if directory.inode(&format!("{name}{RING}")) == 0 {
+                Unnamed::create(&directory, name, &new_header(options)?, &origins.legacies)?.install(&directory, name)?;
+            }
+            continue; // whoever gave it its name, the next round finds it
         };
         if let Some(reason) = misfit(options, &ring)? {
             if !file::replace(&directory, name, &ring, &new_header(options)?, &reason)? {
@@ -332,8 +338,14 @@ fn claim_slot(options: &WriterOptions, directory: Directory, ring: RingFile, own
     ] {
         slot.store(index, value);
     }
-    let bell =
-        if options.wake { BellFile::open_or_create(&directory, &options.name, header.nonce)? } else { None };
+    let bell = if options.wake {
+        match BellFile::open_or_create(&directory, &options.name, header.nonce) {
+            Err(Error::Full { .. }) => None, // asked for again in a second; waiters poll meanwhile
+            bell => bell?,
+        }
+    } else {
+        None
+    };
     let header = Arc::new(header);
     let look_at_ns = clock::mono_ns() + LOOK_EVERY_NS;
     let rank = options.rank;

@@ -23,6 +23,7 @@ impl Words {
 
 #[pymethods]
 impl Words {
+    #[expect(clippy::needless_pass_by_value, reason = "the slot's signature")]
     // SAFETY: the interpreter calls this with a valid view to fill, and keeps `slf` alive while the view is in use.
     unsafe fn __getbuffer__(slf: PyRef<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         if view.is_null() {

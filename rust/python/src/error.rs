@@ -22,6 +22,7 @@ import_exception!(snapring.errors, WriterBusy);
 const ENOSPC: i32 = 28;
 
 /// Maps a core error.
+#[expect(clippy::needless_pass_by_value, reason = "the signature of `map_err` and `From`")]
 #[cold]
 pub(crate) fn from_core(error: Error) -> PyErr {
     let text = error.to_string();

@@ -7,7 +7,7 @@ use pyo3::sync::PyOnceLock;
 use snapring_core::layout::cell;
 use snapring_core::record::{self, Place};
 use snapring_core::schema::Fill;
-use snapring_core::{Codec, Error, Reading, Ring, State};
+use snapring_core::{Codec, Error, Field, Reading, Ring, State};
 use std::sync::Arc;
 
 /// A ring and how its payloads become Python values. A Python object, because its references are counted without the
@@ -29,7 +29,7 @@ impl Generation {
         let schema = &ring.header.schema;
         let is_record = schema.codec() == Codec::Record;
         let row_words = if is_record { cell::PAYLOAD + schema.words() } else { ring.row_words() };
-        let rank_place = schema.fields().iter().find(|field| field.fill == Some(Fill::Rank)).map(|field| field.place());
+        let rank_place = schema.fields().iter().find(|field| field.fill == Some(Fill::Rank)).map(Field::place);
         Ok(Self {
             unpacker: Unpacker::new(py, source, schema)?,
             row_words,
@@ -42,12 +42,7 @@ impl Generation {
 
     /// The dtype of rows as numpy sees them: the record's fields behind the stamp.
     pub(crate) fn dtype(&self, py: Python<'_>) -> PyResult<&Py<PyAny>> {
-        let make = || -> PyResult<Py<PyAny>> {
-            let layout = py.import("snapring.layout")?;
-            let text = &self.ring.header.schema_text;
-            Ok(layout.call_method1("dtype_from_schema", (text, cell::PAYLOAD * 8))?.unbind())
-        };
-        self.dtype.get_or_try_init(py, make)
+        self.dtype.get_or_try_init(py, || row_dtype(py, &self.ring.header.schema_text))
     }
 
     /// Reads all ranks into new rows; one that never published has version 0 and an absent record.
@@ -98,6 +93,12 @@ impl Generation {
         let [low, high] = self.ring.header.nonce;
         format!("{high:016x}{low:016x}")
     }
+}
+
+/// The dtype of rows of records that `text` describes.
+pub(crate) fn row_dtype(py: Python<'_>, text: &str) -> PyResult<Py<PyAny>> {
+    let layout = py.import("snapring.layout")?;
+    Ok(layout.call_method1("dtype_from_schema", (text, cell::PAYLOAD * 8))?.unbind())
 }
 
 #[cold]

@@ -13,6 +13,8 @@ mod slots;
 mod snapshot;
 mod state;
 mod view;
+mod waiting;
+mod whole;
 mod writer;
 
 /// The native half of `snapring`. Its classes are reached through the package: `snapring.Writer`, `snapring.Reader`.

@@ -3,29 +3,21 @@
 use crate::buffer::Words;
 use crate::codec::Source;
 use crate::error::{InvalidValue, OrRaise};
-use crate::generation::Generation;
+use crate::generation::{Generation, row_dtype};
 use crate::snapshot::{Batch, Snapshot};
 use crate::state::state_object;
 use crate::view::{View, frombuffer};
+use crate::waiting::Waiting;
+use crate::whole::Whole;
 use arc_swap::ArcSwapOption;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyList, PyType};
-use snapring_core::fork::Token;
+use pyo3::types::{PyList, PyString, PyType};
 use snapring_core::layout::cell;
 use snapring_core::reader::check_rank;
-use snapring_core::{Codec, Cursor, DirOptions, Error, ReaderOptions, Reading, Schema, State, Watch, watch};
-use std::os::fd::{AsFd, AsRawFd};
+use snapring_core::{Codec, DirOptions, Error, ReaderOptions, Reading, Schema, State, watch};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-/// What a process knows of changes; a child of a fork starts anew.
-struct Waiting {
-    token: Token,
-    cursor: Mutex<Cursor>,
-    watch: PyOnceLock<Watch>,
-}
+use std::sync::Arc;
 
 /// The native half of `snapring.Reader`, which says how to open one.
 ///
@@ -70,15 +62,27 @@ impl Reader {
         Ok(Some(generation))
     }
 
-    /// The cursor and the watch of this process.
+    /// What this reader decodes is a record, as far as it knows without a ring.
+    fn is_record(&self) -> bool {
+        self.core.options().schema.as_ref().is_none_or(|schema| schema.codec() == Codec::Record)
+    }
+
+    /// No rows of this reader's own records; without a class of its own, of no fields.
+    fn no_records<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let schema = self.core.options().schema.as_ref().filter(|schema| schema.codec() == Codec::Record);
+        let dtype = schema.map(|schema| row_dtype(py, &schema.to_json())).transpose()?;
+        let dtype = dtype.unwrap_or_else(|| PyString::new(py, "V8").into_any().unbind());
+        py.import("numpy")?.call_method1("empty", (0, dtype))
+    }
+
+    /// What this process knows of changes.
     fn waiting(&self) -> PyResult<Arc<Waiting>> {
         if let Some(waiting) = &*self.waiting.load()
-            && waiting.token.is_here()
+            && waiting.is_here()
         {
             return Ok(Arc::clone(waiting));
         }
-        let token = Token::current().or_raise()?;
-        let fresh = Arc::new(Waiting { token, cursor: Mutex::default(), watch: PyOnceLock::new() });
+        let fresh = Arc::new(Waiting::new(self.max_age_ns)?);
         self.waiting.store(Some(Arc::clone(&fresh)));
         Ok(fresh)
     }
@@ -94,7 +98,6 @@ impl Reader {
 
     #[new]
     #[pyo3(signature = (name, schema, source, *, max_age, job, dir, allow_disk))]
-    #[expect(clippy::too_many_arguments, reason = "one call from snapring.ring, by keyword")]
     fn new(
         name: String,
         schema: Option<&str>,
@@ -104,7 +107,7 @@ impl Reader {
         dir: Option<PathBuf>,
         allow_disk: bool,
     ) -> PyResult<Self> {
-        if !(max_age >= 0.0) {
+        if max_age.is_nan() || max_age < 0.0 {
             return Err(InvalidValue::new_err(format!("max_age is in seconds, 0 or more, not {max_age}")));
         }
         let parse = |text| Schema::parse(text).map_err(|error| InvalidValue::new_err(error.to_string()));
@@ -142,13 +145,17 @@ impl Reader {
     /// ...     snap = reader.read(0)
     /// ...     snap["num_running_reqs"], snap.version, reader.read(1)
     /// (12, 1, None)
-    fn read(&self, py: Python<'_>, rank: i64) -> PyResult<Option<Snapshot>> {
+    fn read(&self, py: Python<'_>, rank: Whole) -> PyResult<Option<Snapshot>> {
         let Some(generation) = self.generation(py)? else {
             // Nothing says yet how many ranks there are.
-            return if rank < 0 { Err(Error::RankOutOfRange { rank, ranks: 0 }).or_raise() } else { Ok(None) };
+            return if rank.0 < 0 {
+                Err(Error::RankOutOfRange { rank: rank.0, ranks: 0 }).or_raise()
+            } else {
+                Ok(None)
+            };
         };
         let at = generation.get();
-        let rank = check_rank(rank, at.ring.ranks()).or_raise()?;
+        let rank = check_rank(rank.0, at.ring.ranks()).or_raise()?;
         let mut row = vec![0; at.row_words];
         let published = at.read(rank, &mut row)?;
         Ok(published.then(|| Snapshot::own(generation, rank, row)))
@@ -179,7 +186,9 @@ impl Reader {
     /// Raises as `read` does, and InvalidValue for a ring of bytes or msgpack.
     fn view(&self, py: Python<'_>) -> PyResult<View> {
         let Some(generation) = self.generation(py)? else {
-            return Ok(View { generation: None, rows: Arc::new(Vec::new()), records: PyOnceLock::new() });
+            let records = PyOnceLock::new();
+            let _ = records.set(py, self.no_records(py)?.unbind());
+            return Ok(View { generation: None, rows: Arc::new(Vec::new()), records });
         };
         let at = generation.get();
         let schema = &at.ring.header.schema;
@@ -213,15 +222,19 @@ impl Reader {
     /// ...         _ = writer.publish(snapring.LoadSnapshot(num_running_reqs=count))
     /// ...     reader.history(0, last=3)["num_running_reqs"].tolist()
     /// [2, 3, 4]
-    #[pyo3(signature = (rank, last = 32))]
-    fn history(&self, py: Python<'_>, rank: i64, last: usize) -> PyResult<Py<PyAny>> {
+    #[pyo3(signature = (rank, last = Whole(32)), text_signature = "($self, rank, last=32)")]
+    fn history(&self, py: Python<'_>, rank: Whole, last: Whole) -> PyResult<Py<PyAny>> {
         let Some(generation) = self.generation(py)? else {
-            return Ok(PyList::empty(py).into_any().unbind());
+            return if self.is_record() {
+                Ok(self.no_records(py)?.unbind())
+            } else {
+                Ok(PyList::empty(py).into_any().unbind())
+            };
         };
         let generation = generation.get();
-        let rank = check_rank(rank, generation.ring.ranks()).or_raise()?;
+        let rank = check_rank(rank.0, generation.ring.ranks()).or_raise()?;
         let words = generation.row_words;
-        let rows = generation.ring.slot(rank).history(last, words);
+        let rows = generation.ring.slot(rank).history(last.count("last")?, words);
         if generation.ring.header.schema.codec() == Codec::Record {
             let dtype = generation.dtype(py)?.bind(py);
             if rows.is_empty() {
@@ -236,12 +249,12 @@ impl Reader {
     /// Ask the kernel now whether `rank` has a living writer, and give its `State`; NEVER where it never published.
     ///
     /// `Snapshot.state` and `View.states` may go by an answer up to 50 ms old. Raises as `read` does.
-    fn check(&self, py: Python<'_>, rank: i64) -> PyResult<Py<PyAny>> {
+    fn check(&self, py: Python<'_>, rank: Whole) -> PyResult<Py<PyAny>> {
         let Some(generation) = self.generation(py)? else {
             return state_object(py, State::Never);
         };
         let generation = generation.get();
-        let rank = check_rank(rank, generation.ring.ranks()).or_raise()?;
+        let rank = check_rank(rank.0, generation.ring.ranks()).or_raise()?;
         let mut row = vec![0; generation.row_words];
         generation.read(rank, &mut row)?;
         state_object(py, generation.state(rank, Reading::of(&row).as_ref(), true)?)
@@ -273,32 +286,7 @@ impl Reader {
     /// (True, [0])
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let deadline = match timeout {
-            None => None,
-            // Later than any process lives, and still a Duration.
-            Some(timeout) if timeout >= 0.0 => Some(Instant::now() + Duration::from_secs_f64(timeout.min(1e9))),
-            Some(timeout) => {
-                return Err(InvalidValue::new_err(format!("timeout is in seconds, 0 or more, not {timeout}")));
-            }
-        };
-        let waiting = self.waiting()?;
-        let cursor = match waiting.watch.get(py) {
-            Some(watch) => watch.cursor(),
-            None => waiting.cursor.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-        };
-        loop {
-            let slice = Instant::now() + watch::RECHECK;
-            let until = deadline.map_or(slice, |deadline| deadline.min(slice));
-            let changed =
-                py.detach(|| watch::wait(&self.core, &cursor, self.max_age_ns, Some(until), || false)).or_raise()?;
-            if changed {
-                return Ok(true);
-            }
-            py.check_signals()?;
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Ok(false);
-            }
-        }
+        self.waiting()?.wait(py, &self.core, timeout)
     }
 
     /// A descriptor that is readable while a change waits for `poll`: for select, epoll and event loops.
@@ -311,12 +299,7 @@ impl Reader {
         if self.core.is_closed() {
             return Err(Error::Closed("reader")).or_raise();
         }
-        let waiting = self.waiting()?;
-        let start = || {
-            let cursor = waiting.cursor.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            Watch::start(&self.core, cursor, self.max_age_ns).or_raise()
-        };
-        Ok(waiting.watch.get_or_try_init(py, start)?.as_fd().as_raw_fd())
+        self.waiting()?.fileno(py, &self.core)
     }
 
     /// The ranks whose version or state changed since the last poll, ascending; at first, every rank that has
@@ -325,12 +308,7 @@ impl Reader {
     /// Never waits. Changes in between count once, and a rank that went with its ring counts too. Threads that poll one
     /// reader share the changes among them. Raises as `read` does, but for RankOutOfRange and Contended.
     fn poll(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
-        let waiting = self.waiting()?;
-        if let Some(watch) = waiting.watch.get(py) {
-            return py.detach(|| watch.poll(&self.core)).or_raise();
-        }
-        let mut cursor = waiting.cursor.lock().unwrap_or_else(PoisonError::into_inner);
-        watch::changes(&self.core, &mut cursor, self.max_age_ns, true).or_raise()
+        self.waiting()?.poll(py, &self.core)
     }
 
     /// Name of the ring.

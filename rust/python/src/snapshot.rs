@@ -196,6 +196,7 @@ impl Snapshot {
         Ok(format!("<Snapshot of rank {}: version {version}, {age:.3} s old, {state}{contended}>", self.rank))
     }
 
+    #[expect(clippy::unused_self, reason = "Python calls it on an object")]
     fn __reduce__(&self) -> PyResult<()> {
         Err(InvalidValue::new_err("a Snapshot is tied to its ring and cannot be pickled; send .value"))
     }

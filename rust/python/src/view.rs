@@ -49,7 +49,7 @@ fn column<'py>(py: Python<'py>, dtype: &str, bytes: impl Iterator<Item = u8>) ->
 /// (3, [False, False], [0, 1])
 #[pyclass(frozen, module = "snapring", name = "View")]
 pub(crate) struct View {
-    /// `None` while there is no ring: no rows.
+    /// `None` while there is no ring: no rows, and `records` is set.
     pub(crate) generation: Option<Py<Generation>>,
     pub(crate) rows: Arc<Vec<u64>>,
     pub(crate) records: PyOnceLock<Py<PyAny>>,
@@ -83,7 +83,7 @@ impl View {
                 let words = Words::new(Arc::clone(&self.rows));
                 Ok::<_, PyErr>(frombuffer(py, words, generation.get().dtype(py)?.bind(py))?.unbind())
             }
-            None => Ok(column(py, "V8", std::iter::empty())?.unbind()),
+            None => Ok(py.None()),
         };
         Ok(self.records.get_or_try_init(py, make)?.clone_ref(py))
     }

@@ -3,6 +3,7 @@
 use crate::codec::{Packer, Source};
 use crate::error::{InvalidValue, LayoutMismatch, OrRaise};
 use crate::plan::Filler;
+use crate::whole::Whole;
 use arc_swap::ArcSwap;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
@@ -64,13 +65,13 @@ impl Writer {
     fn new(
         py: Python<'_>,
         name: &str,
-        rank: i64,
-        ranks: u32,
+        rank: Whole,
+        ranks: Whole,
         schema: &str,
         compiled: Option<Py<PyAny>>,
         encode: Option<Py<PyAny>>,
-        cells: Option<u32>,
-        payload: Option<usize>,
+        cells: Option<Whole>,
+        payload: Option<Whole>,
         job: String,
         keep: bool,
         wake: bool,
@@ -78,7 +79,10 @@ impl Writer {
         allow_disk: bool,
     ) -> PyResult<Self> {
         let schema = Schema::parse(schema).map_err(|error| InvalidValue::new_err(error.to_string()))?;
-        let rank = snapring_core::reader::check_rank(rank, ranks).or_raise()?;
+        let ranks = ranks.count("ranks")?;
+        let cells = cells.map(|cells| cells.count("cells")).transpose()?;
+        let payload = payload.map(|payload| payload.count("payload")).transpose()?;
+        let rank = snapring_core::reader::check_rank(rank.0, ranks).or_raise()?;
         let dir = DirOptions { path: dir, allow_disk };
         let schema = Arc::new(schema);
         let options =
