@@ -29,26 +29,24 @@ pub(crate) struct PackPlan {
     dropped: Vec<String>,
 }
 
-/// The fields of a class, or of a class nested in it, that the file has too. `layout`, `steps` and `fields` go by the
-/// same index.
+/// The fields of a class, or of a class nested in it, that the file has too. `layout` and `fields` go by the same index.
+///
+/// Plain numbers are packed kind by kind: loops that do one thing are faster than a branch on the kind of each field,
+/// which the processor mostly guesses wrong.
 struct Section {
     name: String,
     layout: Layout,
-    steps: Vec<Step>,
     fields: Vec<Field>,
+    ints: Vec<Step>,
+    floats: Vec<Step>,
+    /// Indices of all other fields.
+    others: Vec<usize>,
 }
 
 /// What suffices to pack a plain number: small, so that a snapshot's steps share few cache lines.
 struct Step {
+    index: usize,
     place: Place,
-    expect: Expect,
-}
-
-/// What a field is likely to hold.
-enum Expect {
-    Int,
-    Float,
-    Other,
 }
 
 /// All that is known of a field.
@@ -98,15 +96,19 @@ impl PackPlan {
 impl Section {
     fn pack(&self, object: &Bound<'_, PyAny>, filler: Filler, words: &mut [u64]) -> PyResult<()> {
         let Some(slots) = self.layout.slots(object) else { return self.pack_attributes(object, filler, words) };
-        for (index, step) in self.steps.iter().enumerate() {
-            let packed = match step.expect {
-                Expect::Int => slots.int(index).is_some_and(|value| record::put_int(words, step.place, value).is_ok()),
-                Expect::Float => slots.float(index).map(|value| record::put_float(words, step.place, value)).is_some(),
-                Expect::Other => false,
-            };
-            if !packed {
+        for &Step { index, place } in &self.ints {
+            if !slots.int(index).is_some_and(|value| record::put_int(words, place, value).is_ok()) {
                 self.fields[index].pack(slots.read(index), filler, words)?;
             }
+        }
+        for &Step { index, place } in &self.floats {
+            match slots.float(index) {
+                Some(value) => record::put_float(words, place, value),
+                None => self.fields[index].pack(slots.read(index), filler, words)?,
+            }
+        }
+        for &index in &self.others {
+            self.fields[index].pack(slots.read(index), filler, words)?;
         }
         Ok(())
     }

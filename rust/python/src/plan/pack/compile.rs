@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use snapring_core::record::{self, Fault, Place};
 use snapring_core::schema::{Choice, Fill, Kind, Schema};
 
-use super::{Action, Expect, Field, PackPlan, Section, Step};
+use super::{Action, Field, PackPlan, Section, Step};
 use crate::plan::{Described, DescribedField, dotted, matched, refused};
 use crate::slots::Layout;
 
@@ -37,7 +37,8 @@ impl Compiler<'_> {
         let described = Described::new(compiled)?;
         let name = described.class_name();
         let unset = compiled.py().import("msgspec")?.getattr("UNSET")?;
-        let (mut names, mut steps, mut fields) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut names, mut fields) = (Vec::new(), Vec::new());
+        let (mut ints, mut floats, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for field in described.fields {
             let path = dotted(prefix, field.name.to_str()?);
             let Some(theirs) = self.file.field(&path) else {
@@ -51,16 +52,16 @@ impl Compiler<'_> {
             let unset = field.absent.is_some().then(|| unset.clone().unbind());
             names.push(field.name.clone());
             let action = self.action(field, &path)?;
-            let expect = match action {
-                Action::Int => Expect::Int,
-                Action::Float | Action::Timestamp => Expect::Float,
-                _ => Expect::Other,
-            };
-            steps.push(Step { place, expect });
+            let index = fields.len();
+            match action {
+                Action::Int => ints.push(Step { index, place }),
+                Action::Float | Action::Timestamp => floats.push(Step { index, place }),
+                _ => others.push(index),
+            }
             fields.push(Field { attribute, label, place, unset, action });
         }
         let layout = Layout::new(&described.class, &names)?;
-        Ok(Section { name, layout, steps, fields })
+        Ok(Section { name, layout, fields, ints, floats, others })
     }
 
     fn action(&mut self, field: DescribedField<'_>, path: &str) -> PyResult<Action> {
