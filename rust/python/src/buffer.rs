@@ -5,19 +5,22 @@ use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::c_int;
-use std::sync::Arc;
 
 /// The memory behind `View.records`: a read-only buffer of 64-bit words that nobody changes.
 #[pyclass(frozen, module = "snapring._core")]
 #[derive(Debug)]
 pub(crate) struct Words {
-    words: Arc<Vec<u64>>,
+    words: Vec<u64>,
 }
 
 impl Words {
-    /// Shares `words`, which nobody changes any more.
-    pub(crate) fn new(words: Arc<Vec<u64>>) -> Self {
+    /// Takes `words`, which nobody changes any more.
+    pub(crate) fn new(words: Vec<u64>) -> Self {
         Self { words }
+    }
+
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.words
     }
 }
 

@@ -45,9 +45,16 @@ impl Generation {
         self.dtype.get_or_try_init(py, || row_dtype(py, &self.ring.header.schema_text))
     }
 
+    /// Words for `count` rows.
+    #[inline]
+    pub(crate) fn rows(&self, count: u32) -> Vec<u64> {
+        // Not zeros: those come from calloc, which passes glibc's thread cache by and costs as much as a read.
+        vec![u64::MAX; self.row_words * count as usize]
+    }
+
     /// Reads all ranks into new rows; one that never published has version 0 and an absent record.
     pub(crate) fn read_all(&self) -> PyResult<Vec<u64>> {
-        let mut rows = vec![0; self.row_words * self.ring.ranks() as usize];
+        let mut rows = self.rows(self.ring.ranks());
         let absent = self.ring.header.schema.absent();
         self.ring
             .read_all(&mut rows, self.row_words, |rank, row, published| {

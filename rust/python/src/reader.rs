@@ -6,12 +6,11 @@ use crate::error::{InvalidValue, OrRaise};
 use crate::generation::{Generation, row_dtype};
 use crate::snapshot::{Batch, Snapshot};
 use crate::state::state_object;
-use crate::view::{View, frombuffer};
+use crate::view::{self, View, frombuffer};
 use crate::waiting::Waiting;
 use crate::whole::Whole;
 use arc_swap::ArcSwapOption;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyString, PyType};
 use snapring_core::layout::cell;
 use snapring_core::reader::check_rank;
@@ -156,7 +155,7 @@ impl Reader {
         };
         let at = generation.get();
         let rank = check_rank(rank.0, at.ring.ranks()).or_raise()?;
-        let mut row = vec![0; at.row_words];
+        let mut row = at.rows(1);
         let published = at.read(rank, &mut row)?;
         Ok(published.then(|| Snapshot::own(generation, rank, row)))
     }
@@ -186,9 +185,8 @@ impl Reader {
     /// Raises as `read` does, and InvalidValue for a ring of bytes or msgpack.
     fn view(&self, py: Python<'_>) -> PyResult<View> {
         let Some(generation) = self.generation(py)? else {
-            let records = PyOnceLock::new();
-            let _ = records.set(py, self.no_records(py)?.unbind());
-            return Ok(View { generation: None, rows: Arc::new(Vec::new()), records });
+            let records = self.no_records(py)?.unbind();
+            return Ok(View { source: view::Source::Nothing { records }, words: Py::new(py, Words::new(Vec::new()))? });
         };
         let at = generation.get();
         let schema = &at.ring.header.schema;
@@ -196,7 +194,8 @@ impl Reader {
             return Err(InvalidValue::new_err("a view needs records; use read_all() for bytes and msgpack"));
         }
         let rows = at.read_all()?;
-        Ok(View { generation: Some(generation), rows: Arc::new(rows), records: PyOnceLock::new() })
+        let words = Py::new(py, Words::new(rows))?;
+        Ok(View { source: view::Source::Ring(generation), words })
     }
 
     /// The last publishes of `rank`, oldest first and without a gap: a private copy.
@@ -240,7 +239,7 @@ impl Reader {
             if rows.is_empty() {
                 return Ok(py.import("numpy")?.call_method1("empty", (0, dtype))?.unbind());
             }
-            return Ok(frombuffer(py, Words::new(Arc::new(rows)), dtype)?.unbind());
+            return Ok(frombuffer(py, Words::new(rows), dtype)?.unbind());
         }
         let value = |row: &[u64]| generation.unpacker.unpack(py, &row[cell::PAYLOAD..], row[cell::LEN]);
         Ok(PyList::new(py, rows.chunks_exact(words).map(value).collect::<PyResult<Vec<_>>>()?)?.into_any().unbind())
@@ -255,7 +254,7 @@ impl Reader {
         };
         let generation = generation.get();
         let rank = check_rank(rank.0, generation.ring.ranks()).or_raise()?;
-        let mut row = vec![0; generation.row_words];
+        let mut row = generation.rows(1);
         generation.read(rank, &mut row)?;
         state_object(py, generation.state(rank, Reading::of(&row).as_ref(), true)?)
     }

@@ -9,7 +9,6 @@ use pyo3::types::{PyBytes, PyString};
 use snapring_core::layout::cell;
 use snapring_core::record::is_present;
 use snapring_core::{Reading, State};
-use std::sync::Arc;
 
 static NUMPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
@@ -49,22 +48,35 @@ fn column<'py>(py: Python<'py>, dtype: &str, bytes: impl Iterator<Item = u8>) ->
 /// (3, [False, False], [0, 1])
 #[pyclass(frozen, module = "snapring", name = "View")]
 pub(crate) struct View {
-    /// `None` while there is no ring: no rows, and `records` is set.
-    pub(crate) generation: Option<Py<Generation>>,
-    pub(crate) rows: Arc<Vec<u64>>,
-    pub(crate) records: PyOnceLock<Py<PyAny>>,
+    pub(crate) source: Source,
+    pub(crate) words: Py<Words>,
+}
+
+/// What a view is of.
+pub(crate) enum Source {
+    Ring(Py<Generation>),
+    /// There was no ring: no rows, and these are their records.
+    Nothing {
+        records: Py<PyAny>,
+    },
 }
 
 impl View {
+    fn generation(&self) -> Option<&Generation> {
+        match &self.source {
+            Source::Ring(generation) => Some(generation.get()),
+            Source::Nothing { .. } => None,
+        }
+    }
+
     fn rows(&self) -> std::slice::Chunks<'_, u64> {
-        self.rows.chunks(self.generation.as_ref().map_or(1, |generation| generation.get().row_words))
+        self.words.get().words().chunks(self.generation().map_or(1, |generation| generation.row_words))
     }
 
     fn states(&self) -> PyResult<Vec<State>> {
-        let Some(generation) = &self.generation else {
+        let Some(generation) = self.generation() else {
             return Ok(Vec::new());
         };
-        let generation = generation.get();
         (0u32..).zip(self.rows()).map(|(rank, row)| generation.state(rank, Reading::of(row).as_ref(), false)).collect()
     }
 }
@@ -78,14 +90,13 @@ impl View {
     /// has the types.
     #[getter]
     fn records(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let make = || match &self.generation {
-            Some(generation) => {
-                let words = Words::new(Arc::clone(&self.rows));
-                Ok::<_, PyErr>(frombuffer(py, words, generation.get().dtype(py)?.bind(py))?.unbind())
+        match &self.source {
+            Source::Ring(generation) => {
+                let dtype = generation.get().dtype(py)?.bind(py);
+                Ok(frombuffer(py, self.words.clone_ref(py), dtype)?.unbind())
             }
-            None => Ok(py.None()),
-        };
-        Ok(self.records.get_or_try_init(py, make)?.clone_ref(py))
+            Source::Nothing { records } => Ok(records.clone_ref(py)),
+        }
     }
 
     /// Versions, uint64 of shape `(ranks,)`; 0 where the rank never published.
@@ -135,10 +146,10 @@ impl View {
     /// InvalidValue
     ///     The ring's records have no such field.
     fn present<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-        let Some(generation) = &self.generation else {
+        let Some(generation) = self.generation() else {
             return column(py, "?", std::iter::empty());
         };
-        let Some(field) = generation.get().ring.header.schema.field(name) else {
+        let Some(field) = generation.ring.header.schema.field(name) else {
             return Err(InvalidValue::new_err(format!("the ring's records have no field {name:?}")));
         };
         let place = field.place();
