@@ -79,7 +79,7 @@ impl Reader {
     /// True while `ring`, which [`Self::ring`] gave, need not be asked for again: loads only.
     #[inline]
     pub fn is_fresh(&self, ring: &Ring) -> bool {
-        ring.is_here() && clock::coarse_ns() < self.look_at_ns.load(Ordering::Relaxed)
+        ring.is_here() && !ring.is_left() && clock::coarse_ns() < self.look_at_ns.load(Ordering::Relaxed)
     }
 
     /// The generation to read now; holds `None` while there is no ring. Looks at the path at most once a second.
@@ -115,15 +115,22 @@ impl Reader {
         self.look_at_ns.store(clock::coarse_ns() + LOOK_EVERY_NS, Ordering::SeqCst);
         match next {
             Found::Same => {}
-            Found::Nothing => self.current.store(None),
-            Found::Ring(ring) => self.current.store(Some(ring)),
+            Found::Nothing => self.put(None),
+            Found::Ring(ring) => self.put(Some(ring)),
         }
         if self.closed.load(Ordering::SeqCst) {
             self.look_at_ns.store(0, Ordering::SeqCst);
-            self.current.store(None);
+            self.put(None);
             return Err(Error::Closed("reader"));
         }
         Ok(self.current.load())
+    }
+
+    /// Puts `next` in the place of what was attached, and tells whoever still holds that one.
+    fn put(&self, next: Option<Arc<Ring>>) {
+        if let Some(old) = self.current.swap(next) {
+            old.leave();
+        }
     }
 
     fn attach(&self) -> Result<Found, Error> {
@@ -140,7 +147,7 @@ impl Reader {
                 return Ok(Found::Nothing);
             };
             // Whatever comes next, the old generation is no answer any more.
-            self.current.store(None);
+            self.put(None);
             let Some(file) = RingFile::open(&directory, name, Access::Read)? else {
                 return Ok(Found::Nothing);
             };
@@ -175,7 +182,7 @@ impl Reader {
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         self.look_at_ns.store(0, Ordering::SeqCst);
-        self.current.store(None);
+        self.put(None);
     }
 
     /// True after [`Self::close`].

@@ -9,7 +9,7 @@ use crate::header::Header;
 use crate::layout::{Geometry, FILLER_LOCAL, FILLER_RELAY_DEAD, cell, slot as word};
 use crate::mapping::{Access, Mapping};
 use crate::slot::{Newest, Slot, Stamp, TRIES};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::wake::BellFile;
 use rustix::fd::OwnedFd;
 use std::collections::HashMap;
@@ -80,6 +80,8 @@ pub struct Ring {
     returned: Vec<AtomicU64>,
     last_good: Mutex<HashMap<u32, Vec<u64>>>,
     foreign: Mutex<HashMap<u32, (u64, u64)>>,
+    /// Its reader went on to another, or to none.
+    left: AtomicBool,
     /// Filled by [`crate::reader::Reader::bell`].
     pub(crate) bell: OnceLock<BellFile>,
 }
@@ -102,8 +104,20 @@ impl Ring {
             time_namespace: clock::time_namespace(),
             last_good: Mutex::default(),
             foreign: Mutex::default(),
+            left: AtomicBool::new(false),
             bell: OnceLock::new(),
         })
+    }
+
+    /// Its reader goes on to another, or to none: whoever holds this one beside the reader must ask it again.
+    pub(crate) fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    /// True once the reader that attached it went on.
+    #[inline]
+    pub fn is_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
     }
 
     /// True in the process that attached.
