@@ -97,7 +97,7 @@ impl Section {
     fn pack(&self, object: &Bound<'_, PyAny>, filler: Filler, words: &mut [u64]) -> PyResult<()> {
         let Some(slots) = self.layout.slots(object) else { return self.pack_attributes(object, filler, words) };
         for &Step { index, place } in &self.ints {
-            if !slots.int(index).is_some_and(|value| record::put_int(words, place, value).is_ok()) {
+            if slots.int(index).is_none_or(|value| record::put_int(words, place, value).is_err()) {
                 self.fields[index].pack(slots.read(index), filler, words)?;
             }
         }
