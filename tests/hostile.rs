@@ -66,7 +66,7 @@ fn read_ring(ring: &Ring) {
             Err(error) => panic!("{error}"),
         }
         let reading = snapring_core::Reading::of(&row);
-        ring.state(rank, reading.as_ref(), 1, true).unwrap();
+        ring.state(rank, reading.as_ref(), 1, snapring_core::Ask::Now).unwrap();
         if let Some(reading) = &reading {
             ring.last_sign_ns(rank, reading);
         }

@@ -10,7 +10,7 @@ use crate::file::{RingFile, WHOLE};
 use crate::header::Header;
 use crate::layout::{cell, slot as word};
 use crate::mapping::Access;
-use crate::ring::{Reading, Ring, State};
+use crate::ring::{Ask, Reading, Ring, State};
 use crate::sync::AtomicU32;
 use rustix::fs::{AtFlags, FileType, OFlags, statat};
 use rustix::thread::{MembarrierQuery, futex, membarrier_query};
@@ -71,7 +71,7 @@ pub fn inspect(options: &DirOptions, name: &str, max_age_ns: u64) -> Result<Ring
 
 fn rank_info(ring: &Ring, rank: u32, max_age_ns: u64, this_boot: bool) -> Result<RankInfo, Error> {
     let slot = ring.slot(rank);
-    let claimed = ring.is_claimed(rank, true)?;
+    let claimed = ring.is_claimed(rank, Ask::Now)?;
     let mut row = [0; cell::PAYLOAD]; // the stamp is enough
     let (state, age_ns, beat_age_ns) = match ring.read(rank, &mut row) {
         // Written so fast that no copy could be had: that is life, and as young as can be.
@@ -81,7 +81,7 @@ fn rank_info(ring: &Ring, rank: u32, max_age_ns: u64, this_boot: bool) -> Result
             None => (State::Never, None, None),
             Some(reading) if this_boot => {
                 let beat_age_ns = clock::mono_ns().saturating_sub(ring.last_sign_ns(rank, &reading));
-                (ring.state(rank, Some(&reading), max_age_ns, false)?, Some(reading.age_ns()), Some(beat_age_ns))
+                (ring.state(rank, Some(&reading), max_age_ns, Ask::Recent)?, Some(reading.age_ns()), Some(beat_age_ns))
             }
             Some(reading) => {
                 let age_ns = clock::wall_ns().saturating_sub(reading.stamp.wall_ns);
@@ -126,8 +126,9 @@ pub fn remove(options: &DirOptions, name: &str, force: bool) -> Result<bool, Err
     if readable {
         crate::file::retire(&fd)?;
     }
-    directory.unlink(&path)?;
+    // The bell first: once the ring's name is free, the next bell is somebody else's.
     directory.unlink(&format!("{name}{BELL}"))?;
+    directory.unlink(&path)?;
     Ok(true)
 }
 

@@ -25,8 +25,8 @@
 //! # Example
 //!
 //! ```
-//! use snapring_core::{layout, DirOptions, Field, Kind, Reader, ReaderOptions, Record, RecordMut, Reading, Schema, State, Value};
-//! use snapring_core::{Writer, WriterOptions};
+//! use snapring_core::{Ask, layout, DirOptions, Field, Kind, Reader, ReaderOptions, Record, RecordMut, Reading, Schema, State, Value};
+//! use snapring_core::{Ask, Writer, WriterOptions};
 //! use std::sync::Arc;
 //!
 //! # let place = std::path::PathBuf::from(format!("/dev/shm/snapring-doc-{}", std::process::id()));
@@ -50,7 +50,7 @@
 //! ring.read(0, &mut row)?;
 //! let reading = Reading::of(&row).expect("it published");
 //! assert_eq!(Record::new(&ring.header.schema, &row[layout::cell::PAYLOAD..])?.get("running")?, Some(Value::Int(12)));
-//! assert_eq!(ring.state(0, Some(&reading), 1_000_000_000, false)?, State::Live);
+//! assert_eq!(ring.state(0, Some(&reading), 1_000_000_000, Ask::Recent)?, State::Live);
 //! # writer.close()?;
 //! # std::fs::remove_dir(place)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -80,7 +80,7 @@ pub use {
     notify::Watch,
     reader::{Reader, ReaderOptions},
     record::{Record, RecordMut, Value},
-    ring::{Reading, Ring, State},
+    ring::{Ask, Reading, Ring, State},
     schema::{Codec, Field, Kind, Schema},
     watch::Cursor,
     writer::{Published, Writer, WriterOptions},

@@ -2,20 +2,25 @@
 //!
 //! The descriptor is an epoll set of two others. The first is an inotify descriptor on the bell's file: a writer that
 //! finds the bell armed writes one byte to it, which wakes the loop in one hop. The second is an eventfd of a helper
-//! thread that looks every 100 ms for what rings no bell: changes of state, a replaced ring. Where inotify cannot be
+//! thread that looks every 25 ms for what rings no bell (changes of state, a replaced ring), which also keeps the
+//! kernel's answers about claims recent for everybody else in the process. Where inotify cannot be
 //! had (its instances are few), or the bell cannot be armed, the thread does all the waiting and wakes cost two hops.
 
 use crate::bell::BY_FILE;
 use crate::error::Error;
 use crate::reader::Reader;
-use crate::ring::Ring;
-use crate::watch::{Cursor, RECHECK, changes, pause};
+use crate::ring::{Ask, Ring};
+use crate::watch::{Cursor, changes, pause, take_changes};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify;
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
+use std::time::Duration;
+
+/// The thread looks this often; twice within the life of a claim's answer.
+const KEEP_WARM: Duration = Duration::from_millis(25);
 
 /// What the thread and [`Watch::poll`] share.
 #[derive(Debug, Default)]
@@ -81,7 +86,7 @@ impl Watch {
             while rustix::io::read(bells, &mut events).is_ok() {}
         }
         progress.signalled = false;
-        let changed = changes(reader, &mut progress.cursor, self.max_age_ns, true)?;
+        let changed = take_changes(reader, &mut progress.cursor, self.max_age_ns)?;
         self.arm(reader, &mut progress)?;
         self.shared.polled.notify_all();
         Ok(changed)
@@ -134,28 +139,25 @@ fn signal(ready: &OwnedFd, progress: &mut Progress) {
 /// One turn of the thread; `None` ends it.
 fn turn(reader: &Weak<Reader>, shared: &Weak<Shared>, ready: &OwnedFd, max_age_ns: u64) -> Option<()> {
     let (reader, shared) = (reader.upgrade()?, shared.upgrade()?);
+    let cursor = shared.lock().cursor.clone();
+    let news = match changes(&reader, &cursor, max_age_ns, Ask::Ahead) {
+        Ok(changed) => !changed.is_empty(),
+        Err(_) => true, // an error is news too: `poll` raises it
+    };
     let mut progress = shared.lock();
+    if news && !progress.signalled {
+        signal(ready, &mut progress);
+    }
     if reader.is_closed() {
-        signal(ready, &mut progress); // whoever waits learns it from `poll`
-        return None;
+        return None; // whoever waits learns it from `poll`
     }
-    if progress.signalled {
-        drop(shared.polled.wait_timeout(progress, RECHECK));
-        return Some(());
-    }
-    let mut cursor = progress.cursor.clone();
-    let direct = progress.direct;
-    drop(progress);
-    match changes(&reader, &mut cursor, max_age_ns, false) {
-        Ok(changed) if changed.is_empty() => {
-            if direct {
-                drop(shared.polled.wait_timeout(shared.lock(), RECHECK));
-            } else if pause(&reader, &cursor, RECHECK).is_err() {
-                thread::sleep(RECHECK);
-            }
+    if progress.signalled || progress.direct {
+        drop(shared.polled.wait_timeout(progress, KEEP_WARM));
+    } else {
+        drop(progress);
+        if pause(&reader, &cursor, KEEP_WARM).is_err() {
+            thread::sleep(KEEP_WARM);
         }
-        // An error is news too: `poll` raises it.
-        _ => signal(ready, &mut shared.lock()),
     }
     Some(())
 }

@@ -18,6 +18,27 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 /// A claim's answer is good for this long, and a snapshot younger than this needs none.
 pub const CLAIM_FRESH_NS: u64 = 50_000_000;
 
+/// How recent the kernel's answer about a claim must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// At most 50 ms old: what looks at a state asks rarely.
+    Recent,
+    /// Less than half of that: a thread that looks this often keeps the answers of all others recent.
+    Ahead,
+    /// Of this moment.
+    Now,
+}
+
+impl Ask {
+    fn fresh_ns(self) -> u64 {
+        match self {
+            Self::Recent => CLAIM_FRESH_NS,
+            Self::Ahead => CLAIM_FRESH_NS / 2 - CLAIM_FRESH_NS / 10,
+            Self::Now => 0,
+        }
+    }
+}
+
 /// What is known of a rank's writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -172,7 +193,7 @@ impl Ring {
                 if slot.load(word::TIME_NS) != self.time_namespace {
                     row[cell::MONO_NS] = self.first_seen_ns(rank, row[cell::VERSION]);
                 }
-                self.returned[rank as usize].store(row[cell::VERSION], Ordering::Relaxed);
+                self.remember(rank, row[cell::VERSION]);
                 if retries > 0 {
                     self.keep(rank, row);
                 }
@@ -183,6 +204,16 @@ impl Ring {
                 Ok(false)
             }
             Newest::Contended => self.fall_back(rank, row),
+        }
+    }
+
+    /// Remembers which version was returned. Never an older one: another thread may have read faster.
+    #[inline]
+    fn remember(&self, rank: u32, version: u64) {
+        let returned = &self.returned[rank as usize];
+        // Mostly nothing is new; then a load is all that it costs.
+        if returned.load(Ordering::Relaxed) < version {
+            returned.fetch_max(version, Ordering::Relaxed);
         }
     }
 
@@ -226,11 +257,11 @@ impl Ring {
         if slot.load(word::TIME_NS) == self.time_namespace { reading.stamp.mono_ns.max(slot.load(word::BEAT_NS)) } else { reading.stamp.mono_ns }
     }
 
-    /// True when a living process claims `rank`; asks the kernel when the last answer is older than 50 ms, or `now`.
-    pub fn is_claimed(&self, rank: u32, now: bool) -> Result<bool, Error> {
+    /// True when a living process claims `rank`.
+    pub fn is_claimed(&self, rank: u32, ask: Ask) -> Result<bool, Error> {
         let answer = &self.answers[rank as usize];
         let (last, asked_ns) = (answer.load(Ordering::Relaxed), clock::mono_ns());
-        if !now && last != 0 && asked_ns.saturating_sub(last & !1) < CLAIM_FRESH_NS {
+        if last != 0 && asked_ns.saturating_sub(last & !1) < ask.fresh_ns() {
             return Ok(last & 1 == 1);
         }
         let claimed = claim::is_claimed(&self.fd, Range::one(rank))?;
@@ -239,7 +270,7 @@ impl Ring {
     }
 
     /// State of `rank` given its newest reading (`None` for never published).
-    pub fn state(&self, rank: u32, reading: Option<&Reading>, max_age_ns: u64, now: bool) -> Result<State, Error> {
+    pub fn state(&self, rank: u32, reading: Option<&Reading>, max_age_ns: u64, ask: Ask) -> Result<State, Error> {
         let Some(reading) = reading else {
             return Ok(State::Never);
         };
@@ -247,10 +278,10 @@ impl Ring {
         let same_writer = slot.load(word::EPOCH) == reading.stamp.epoch;
         let on_time = if same_writer && age_ns <= max_age_ns { State::Live } else { State::Stale };
         // A snapshot this young was published by somebody who lived; the kernel need not be asked.
-        if !now && same_writer && age_ns < CLAIM_FRESH_NS {
+        if ask != Ask::Now && same_writer && age_ns < CLAIM_FRESH_NS {
             return Ok(on_time);
         }
-        if self.is_claimed(rank, now)? {
+        if self.is_claimed(rank, ask)? {
             return Ok(on_time);
         }
         // An unclaimed slot that a relay filled says that the relay went, not the rank; unless it said so.

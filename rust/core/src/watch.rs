@@ -4,7 +4,7 @@ use crate::bell::BY_FUTEX;
 use crate::error::Error;
 use crate::layout::cell;
 use crate::reader::{Reader, Reading, State};
-use crate::ring::Ring;
+use crate::ring::{Ask, Ring};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ impl Cursor {
     }
 }
 
-fn look(ring: &Ring, rank: u32, max_age_ns: u64) -> Result<Seen, Error> {
+fn look(ring: &Ring, rank: u32, max_age_ns: u64, ask: Ask) -> Result<Seen, Error> {
     let mut row = [0; cell::PAYLOAD]; // the stamp is enough
     match ring.read(rank, &mut row) {
         Ok(true) => {}
@@ -51,36 +51,41 @@ fn look(ring: &Ring, rank: u32, max_age_ns: u64) -> Result<Seen, Error> {
         Err(Error::Contended { .. }) => return Ok(Seen { version: ring.slot(rank).head(), state: State::Live }),
         Err(error) => return Err(error),
     }
-    let state = ring.state(rank, Reading::of(&row).as_ref(), max_age_ns, false)?;
+    let state = ring.state(rank, Reading::of(&row).as_ref(), max_age_ns, ask)?;
     Ok(Seen { version: row[cell::VERSION], state })
 }
 
-/// Ranks whose version or state differs from `cursor`'s; moves the cursor when `consume`.
-pub fn changes(reader: &Reader, cursor: &mut Cursor, max_age_ns: u64, consume: bool) -> Result<Vec<u32>, Error> {
-    let attached = reader.ring()?;
-    let Some(ring) = &*attached else {
-        let gone = (0..cursor.seen.len() as u32).filter(|&rank| cursor.seen[rank as usize].state != State::Never).collect();
-        if consume {
-            *cursor = Cursor::default();
-        }
-        return Ok(gone);
-    };
-    let mut next = Vec::with_capacity(ring.ranks() as usize);
-    let mut changed = Vec::new();
-    for rank in 0..ring.ranks() {
-        let seen = look(ring, rank, max_age_ns)?;
-        if seen != cursor.version(ring, rank as usize) {
-            changed.push(rank);
-        }
-        next.push(seen);
-    }
-    // Ranks that the generation before had and this one has not.
-    let ranks = ring.ranks();
-    changed.extend((ranks..cursor.seen.len() as u32).filter(|&rank| cursor.seen[rank as usize].state != State::Never));
-    if consume {
-        *cursor = Cursor { nonce: ring.header.nonce, seen: next };
-    }
+/// Ranks whose version or state differs from `cursor`'s.
+pub fn changes(reader: &Reader, cursor: &Cursor, max_age_ns: u64, ask: Ask) -> Result<Vec<u32>, Error> {
+    Ok(look_at_all(reader, cursor, max_age_ns, ask)?.1)
+}
+
+/// The same, and moves the cursor.
+pub fn take_changes(reader: &Reader, cursor: &mut Cursor, max_age_ns: u64) -> Result<Vec<u32>, Error> {
+    let (next, changed) = look_at_all(reader, cursor, max_age_ns, Ask::Recent)?;
+    *cursor = next;
     Ok(changed)
+}
+
+fn look_at_all(reader: &Reader, cursor: &Cursor, max_age_ns: u64, ask: Ask) -> Result<(Cursor, Vec<u32>), Error> {
+    let attached = reader.ring()?;
+    let mut next = Cursor::default();
+    let mut changed = Vec::new();
+    if let Some(ring) = &*attached {
+        next.nonce = ring.header.nonce;
+        next.seen.reserve(ring.ranks() as usize);
+        for rank in 0..ring.ranks() {
+            let seen = look(ring, rank, max_age_ns, ask)?;
+            if seen != cursor.version(ring, rank as usize) {
+                changed.push(rank);
+            }
+            next.seen.push(seen);
+        }
+    }
+    // Ranks that went with their generation.
+    let gone = (next.seen.len()..cursor.seen.len()).filter(|&rank| cursor.seen[rank].state != State::Never);
+    changed.extend(gone.map(|rank| rank as u32));
+    Ok((next, changed))
 }
 
 /// Sleeps until something may have changed against `cursor`, at most `timeout` and at most [`RECHECK`].
@@ -109,7 +114,7 @@ pub fn pause(reader: &Reader, cursor: &Cursor, timeout: Duration) -> Result<(), 
 /// Waits until `reader` differs from `cursor`; false at the deadline.
 pub fn wait(reader: &Reader, cursor: &Cursor, max_age_ns: u64, deadline: Instant) -> Result<bool, Error> {
     loop {
-        if !changes(reader, &mut cursor.clone(), max_age_ns, false)?.is_empty() {
+        if !changes(reader, cursor, max_age_ns, Ask::Recent)?.is_empty() {
             return Ok(true);
         }
         let left = deadline.saturating_duration_since(Instant::now());

@@ -7,7 +7,7 @@ use pyo3::sync::PyOnceLock;
 use snapring_core::layout::cell;
 use snapring_core::record::{self, Place};
 use snapring_core::schema::Fill;
-use snapring_core::{Codec, Error, Field, Reading, Ring, State};
+use snapring_core::{Ask, Codec, Error, Field, Reading, Ring, State};
 use std::sync::Arc;
 
 /// A ring and how its payloads become Python values. A Python object, because its references are counted without the
@@ -91,8 +91,8 @@ impl Generation {
     }
 
     /// State of a rank, asked of the kernel as rarely as the ring allows.
-    pub(crate) fn state(&self, rank: u32, reading: Option<&Reading>, now: bool) -> PyResult<State> {
-        self.ring.state(rank, reading, self.max_age_ns, now).or_raise()
+    pub(crate) fn state(&self, rank: u32, reading: Option<&Reading>, ask: Ask) -> PyResult<State> {
+        self.ring.state(rank, reading, self.max_age_ns, ask).or_raise()
     }
 
     /// Identity of the file, 32 hex digits.

@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyType};
 use snapring_core::layout::cell;
 use snapring_core::reader::check_rank;
-use snapring_core::{Codec, DirOptions, Error, ReaderOptions, Reading, Schema, State, watch};
+use snapring_core::{Ask, Codec, DirOptions, Error, ReaderOptions, Reading, Schema, State, watch};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -256,7 +256,7 @@ impl Reader {
         let rank = check_rank(rank.0, generation.ring.ranks()).or_raise()?;
         let mut row = generation.rows(1);
         generation.read(rank, &mut row)?;
-        state_object(py, generation.state(rank, Reading::of(&row).as_ref(), true)?)
+        state_object(py, generation.state(rank, Reading::of(&row).as_ref(), Ask::Now)?)
     }
 
     /// Wait until the version or state of any rank differs from what the last `poll` saw; before the first, from

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 use snapring_core::layout::cell;
-use snapring_core::{Reading, clock};
+use snapring_core::{Ask, Reading, clock};
 
 /// Rows of one pass over all ranks; its snapshots share it. A Python object for the same reason as [`Generation`].
 #[pyclass(frozen, module = "snapring._core")]
@@ -186,7 +186,7 @@ impl Snapshot {
     /// the death of a writer shows after 50 ms; `Reader.check` asks at once.
     #[getter]
     fn state(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        state_object(py, self.parts().0.state(self.rank, Some(&self.reading()), false)?)
+        state_object(py, self.parts().0.state(self.rank, Some(&self.reading()), Ask::Recent)?)
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {

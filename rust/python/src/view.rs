@@ -8,7 +8,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString};
 use snapring_core::layout::cell;
 use snapring_core::record::is_present;
-use snapring_core::{Reading, State};
+use snapring_core::{Ask, Reading, State};
 
 static NUMPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
@@ -77,7 +77,10 @@ impl View {
         let Some(generation) = self.generation() else {
             return Ok(Vec::new());
         };
-        (0u32..).zip(self.rows()).map(|(rank, row)| generation.state(rank, Reading::of(row).as_ref(), false)).collect()
+        (0u32..)
+            .zip(self.rows())
+            .map(|(rank, row)| generation.state(rank, Reading::of(row).as_ref(), Ask::Recent))
+            .collect()
     }
 }
 

@@ -69,7 +69,7 @@ impl Waiting {
     pub(crate) fn poll(&self, py: Python<'_>, reader: &Reader) -> PyResult<Vec<u32>> {
         match self.watch.get(py) {
             Some(watch) => py.detach(|| watch.poll(reader)).or_raise(),
-            None => watch::changes(reader, &mut self.cursor(), self.max_age_ns, true).or_raise(),
+            None => watch::take_changes(reader, &mut self.cursor(), self.max_age_ns).or_raise(),
         }
     }
 }
