@@ -22,7 +22,8 @@ VERBS: Final[tuple[options.Verb, ...]] = (demo, top, get, watch, ls, schema, gc,
 
 EPILOG: Final = """\
 exit codes: 0 ok, 1 error, 2 usage, 3 stale, 4 not found
-environment: SNAPRING_DIR where rings live, NO_COLOR no colours, SNAPRING_DEBUG=1 tracebacks
+environment: SNAPRING_DIR where rings live, NO_COLOR no colours,
+             SNAPRING_DEBUG=1 tracebacks
 """
 
 # The first class that fits decides.

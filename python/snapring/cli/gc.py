@@ -16,8 +16,9 @@ from snapring.errors import LayoutMismatch, RingNotFound, RingUntrusted
 __all__ = ["add_parser", "run"]
 
 EPILOG = """\
-Without --yes nothing is removed. A ring that a living process claims is never removed, whatever the options; a
-ring whose writers all died may be wanted still: a restarted server goes on with its versions.
+Without --yes nothing is removed. A ring that a living process claims is never
+removed, whatever the options; a ring whose writers all died may be wanted
+still: a restarted server goes on with its versions.
 """
 
 

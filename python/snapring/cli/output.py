@@ -93,11 +93,11 @@ def seconds_text(seconds: float | None) -> str:
     """A duration for people: ``0.3ms``, ``1.24s``, ``3m10s``, ``2h05m``, ``4d03h``; ``-`` for none."""
     if seconds is None:
         return "-"
-    if seconds < 1:
+    if seconds < 0.99995:  # noqa: PLR2004  what would be shown as 1000.0ms is a second
         return f"{seconds * 1e3:.1f}ms"
-    if seconds < 60:  # noqa: PLR2004  seconds of a minute
+    if seconds < 59.995:  # noqa: PLR2004  and what would be 60.00s a minute
         return f"{seconds:.2f}s"
-    minutes, rest = divmod(int(seconds), 60)
+    minutes, rest = divmod(int(seconds + 0.005), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     if days:

@@ -16,11 +16,13 @@ from snapring.schema import compile_schema
 __all__ = ["add_parser", "run"]
 
 EPILOG = """\
-Offsets and sizes are in bytes, words have 64 bits and are little-endian. A record begins with its presence bits: bit b
-is bit b % 64 of word b / 64. Texts, bytes and lists begin with a word that holds their length in bytes or items.
-Rank r's slot starts at header_bytes + r * slot_stride + (r % skews) * 64, its cell c cells_offset + c * cell_stride
-later, and the cell's payload payload_offset after that. Version n stands in cell n % cells, and is complete while the
-cell's seq is 2 * n, before and after the copy.
+Offsets and sizes are in bytes, words have 64 bits and are little-endian. A
+record begins with its presence bits: bit b is bit b % 64 of word b / 64.
+Texts, bytes and lists begin with a word that holds their length in bytes or
+items. Rank r's slot starts at header_bytes + r * slot_stride + (r % skews) *
+64, its cell c cells_offset + c * cell_stride later, and the cell's payload
+payload_offset after that. Version n stands in cell n % cells, and is complete
+while the cell's seq is 2 * n, before and after the copy.
 
 examples:
   snapring schema llama

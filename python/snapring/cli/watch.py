@@ -15,12 +15,14 @@ from snapring.ring import Reader
 __all__ = ["add_parser", "run"]
 
 EPILOG = """\
-Without --interval there is a line for each change of a rank's snapshot or state, as soon as it is seen; changes that
-come faster than they can be printed are merged. With --interval there is a line for each rank at that pace, or with
+Without --interval there is a line for each change of a rank's snapshot or
+state, as soon as it is seen; changes that come faster than they can be printed
+are merged. With --interval there is a line for each rank at that pace, or with
 --on-change too, for those that changed since the last.
 
-conditions: FIELD OP VALUE, of all ranks; or any(FIELD), sum(FIELD), min(FIELD), max(FIELD) OP VALUE. OP is one of
-== != < <= > >=. Besides the fields of the records: state, age, beat_age, version, epoch, rank.
+conditions: FIELD OP VALUE, of all ranks; or any(FIELD), sum(FIELD),
+min(FIELD), max(FIELD) OP VALUE. OP is one of == != < <= > >=. Besides the
+fields of the records: state, age, beat_age, version, epoch, rank.
 
 examples:
   snapring watch llama --until 'num_waiting_reqs==0' --timeout 60s
