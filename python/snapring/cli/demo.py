@@ -87,8 +87,6 @@ def run(args: argparse.Namespace) -> int:
     ):
         cluster.watch(stop.fileno())
         _start(cluster, stop)
-        if stop.signal is not None:
-            return stop.exit_code
         controller.begin()
         if live:
             from snapring.cli.demo_screen import Screen

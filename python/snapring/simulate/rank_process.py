@@ -4,10 +4,11 @@ It does what the scheduler process of an engine does. In each pass it takes in w
 `RankModel`, sleeps for as long as the step would have taken, reports first and last tokens, and gives its load to a
 `Publisher`. A step's load is published at the step's end, when an engine would know it.
 
-The process ends when its channel does, so it cannot outlive its controller, however that one ends. One that was stopped
-then is ended by the kernel, which hangs up on stopped process groups that are left without a parent.
+The process ends when its channel does, so it cannot outlive its controller, however that one ends. A stopped process
+could not see that, so it has the kernel let it go on when its parent dies.
 """
 
+import ctypes
 import select
 import signal
 import socket
@@ -29,6 +30,7 @@ from snapring.simulate.snapshot import SimulatedLoad, snapshot_of
 __all__ = ["Place", "RankProcess", "main"]
 
 _CONFIG: Final = RankConfig(kv_capacity_tokens=65_536)  # less than the default, so that one can see it fill and drain
+_PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 _IDLE_WAIT_S: Final = HEARTBEAT_S / 8  # an idle rank's heartbeat is late by at most this
 
 
@@ -105,8 +107,10 @@ def main(place: str, descriptor: str) -> str | None:
 
     Gives None when the channel has ended, else why the rank could not publish.
     """
-    # When a rank ends is for its controller to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # When a rank ends is for its controller to say. (The kernel hangs up on stopped groups whose parent has died.)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
     channel = Channel(socket.socket(fileno=int(descriptor)))
     return RankProcess(msgspec.json.decode(place, type=Place), channel).run()
 
