@@ -18,7 +18,7 @@ from model import Absent, Cell, Cells, Effort, Figure, Row
 from rich.console import Console
 from rich.table import Table
 
-TABLE_WIDTH = 190
+TABLE_WIDTH = 204
 QUIET_LOAD = 0.5
 RATIO_UNIT = "x"
 FLOOR_WHEN_GOALS_WERE_SET_US = {
