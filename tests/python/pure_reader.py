@@ -9,8 +9,6 @@ import mmap
 import struct
 from pathlib import Path
 
-INT_ABSENT = -(2**63)
-
 
 def words(ring: bytes, offset: int, count: int = 1) -> tuple[int, ...]:
     """Little-endian 64-bit words."""
@@ -57,23 +55,16 @@ def decode_field(field: dict[str, object], record: bytes) -> object:
     if not words(record, bit // 64 * 8)[0] >> bit % 64 & 1:
         return None
     (number,) = struct.unpack_from("<q", record, offset)
-    match field["kind"]:
-        case "struct":
-            return {}
-        case "int":
-            return number
-        case "float":
-            return struct.unpack_from("<d", record, offset)[0]
-        case "bool":
-            return bool(number)
-        case "enum":
-            choices = field["choices"]
-            return choices[number] if isinstance(choices, list) else None
-        case "str":
-            return record[offset + 8 : offset + 8 + number].decode()
-        case "bytes":
-            return record[offset + 8 : offset + 8 + number]
-        case "list_int":
-            return list(struct.unpack_from(f"<{number}q", record, offset + 8))
-        case _:
-            return list(struct.unpack_from(f"<{number}d", record, offset + 8))
+    rest, choices = offset + 8, field.get("choices")
+    decoders = {
+        "struct": dict,
+        "int": lambda: number,
+        "float": lambda: struct.unpack_from("<d", record, offset)[0],
+        "bool": lambda: number != 0,
+        "enum": lambda: choices[number] if isinstance(choices, list) else None,
+        "str": lambda: record[rest : rest + number].decode(),
+        "bytes": lambda: record[rest : rest + number],
+        "list_int": lambda: list(struct.unpack_from(f"<{number}q", record, rest)),
+        "list_float": lambda: list(struct.unpack_from(f"<{number}d", record, rest)),
+    }
+    return decoders[str(field["kind"])]()

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from snapring import Reader
+
 Spawn = Callable[..., "subprocess.Popen[str]"]
 """The fixture of that name."""
 
@@ -70,3 +72,26 @@ def tell(child: "subprocess.Popen[str]", word: str = "go") -> None:
     assert child.stdin is not None
     child.stdin.write(f"{word}\n")
     child.stdin.flush()
+
+
+# Publishes as fast as it can, and pauses at random so that waiters do fall asleep.
+FLOOD = """
+import random, sys, time
+import msgspec, snapring
+class Numbered(msgspec.Struct, frozen=True):
+    number: int
+writer, rng = snapring.Writer("main", rank=0, ranks=1, schema=Numbered), random.Random(int(sys.argv[2]))
+print("up", flush=True)
+sys.stdin.readline()
+for number in range(1, int(sys.argv[1]) + 1):
+    writer.publish(Numbered(number))
+    if rng.random() < 0.002:
+        time.sleep(rng.random() * 0.002)
+print("done", flush=True)
+sys.stdin.read()
+"""
+
+
+def patient() -> "Reader[Numbered]":
+    """A reader to whom nothing is ever stale, so that only publishes and deaths are changes."""
+    return Reader("main", schema=Numbered, max_age=1e6)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-import pure_reader
 import pytest
 from msgspec import Meta, Struct
 
+import pure_reader
 from snapring import LayoutMismatch, LoadSnapshot, Reader, Writer
 from snapring.load import DisaggregationSection, MemorySection, QueuesSection
 

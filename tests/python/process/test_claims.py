@@ -113,7 +113,7 @@ sys.stdin.read()
 
 def test_a_killed_writer_frees_its_rank(ring_dir: Path, spawn: Spawn) -> None:
     """The kernel gives the rank back with the process: the next writer needs no waiting and no cleaning up."""
-    with Writer("main", rank=1, ranks=2), Reader("main") as reader:
+    with Writer("main", rank=1, ranks=2), Reader("main", max_age=1e6) as reader:
         for round_ in range(1, 6):
             holder = spawn(HOLDER)
             assert line(holder) == "up"
@@ -148,10 +148,12 @@ def test_two_writers_of_one_rank_in_one_process(ring_dir: Path) -> None:
             Writer("main", rank=0, ranks=2)
 
         assert first.publish(LoadSnapshot()) == 1
-        assert Reader("main").check(0) is State.LIVE
+        assert Reader("main", max_age=1e6).check(0) is State.LIVE
 
 
-@pytest.mark.parametrize("options", [{"ranks": 3}, {"ranks": 2, "cells": 5}, {"ranks": 2, "schema": bytes}, {"ranks": 2, "job": "x"}])
+@pytest.mark.parametrize(
+    "options", [{"ranks": 3}, {"ranks": 2, "cells": 5}, {"ranks": 2, "schema": bytes}, {"ranks": 2, "job": "x"}]
+)
 def test_a_living_ring_is_not_replaced(ring_dir: Path, options: dict[str, int]) -> None:
     """Who wants another shape is told both sides of the difference, and the living notice nothing."""
     with Writer("main", rank=0, ranks=2, cells=4) as writer, Reader("main") as reader:
@@ -161,4 +163,3 @@ def test_a_living_ring_is_not_replaced(ring_dir: Path, options: dict[str, int]) 
 
         assert writer.publish(LoadSnapshot(num_running_reqs=2)) == 2
         assert [snap["num_running_reqs"] for snap in reader.read_all()] == [2]
-

@@ -4,11 +4,10 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from snapring import LoadSnapshot, Reader, RingUntrusted, SnapringError, Writer
+from snapring import LoadSnapshot, Reader, RingUntrusted, Writer
 from support import python, run
 
 SECRET = b"somebody's own bytes" * 500
@@ -148,10 +147,10 @@ def test_a_directory_that_others_may_enter_is_refused(ring_dir: Path, mode: int)
     assert list(inner.iterdir()) == []
 
 
-@pytest.mark.parametrize("plant", [symlink, dangling, fifo, hard_link, unix_socket, loose], ids=lambda plant: plant.__name__)
-def test_a_directory_that_is_none_is_refused(
-    ring_dir: Path, victim: Path, plant: Callable[[Path, Path], None]
-) -> None:
+@pytest.mark.parametrize(
+    "plant", [symlink, dangling, fifo, hard_link, unix_socket, loose], ids=lambda plant: plant.__name__
+)
+def test_a_directory_that_is_none_is_refused(ring_dir: Path, victim: Path, plant: Callable[[Path, Path], None]) -> None:
     """Also a link to a good directory: whoever may change the link may change where the ring is."""
     inner = ring_dir / "inner"
     plant(inner, victim)
@@ -233,9 +232,10 @@ def test_use_leaves_no_descriptor_and_no_thread(ring_dir: Path) -> None:
     found = run(
         python("""
 import os, time
+from pathlib import Path
 import snapring
 def footprint():
-    return len(os.listdir("/proc/self/fd")), sum("snapring" in line for line in open("/proc/self/maps") if "shm" in line)
+    return len(os.listdir("/proc/self/fd")), sum("main." in line for line in open("/proc/self/maps"))
 def use():
     with snapring.Writer("main", rank=0, ranks=2) as writer, snapring.Reader("main") as reader:
         writer.start_heartbeat(0.01)
@@ -243,8 +243,7 @@ def use():
         writer.publish(snapring.LoadSnapshot())
         reader.poll(), reader.view(), reader.wait(0)
 def settle():
-    while any(open(f"/proc/self/task/{task}/comm").read().startswith("snapring") for task in os.listdir("/proc/self/task")):
-        time.sleep(0.01)
+    while any("snapring" in path.read_text() for path in Path("/proc/self/task").glob("*/comm")): time.sleep(0.01)
 use()
 settle()
 before = footprint()

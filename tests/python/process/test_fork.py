@@ -55,7 +55,7 @@ writer.publish(LoadSnapshot())
 calls = [lambda: writer.publish(LoadSnapshot()), writer.beat, lambda: writer.start_heartbeat(1), writer.close,
          lambda: writer.version, lambda: writer.epoch]
 errors = in_child(lambda: [error_of(call) for call in calls])
-print(json.dumps([errors, writer.publish(LoadSnapshot()), Reader("main").check(0).name]))
+print(json.dumps([errors, writer.publish(LoadSnapshot()), Reader("main", max_age=1e6).check(0).name]))
 """)
 
     assert found == [["ForkedHandle"] * 6, 2, "LIVE"]
@@ -147,7 +147,7 @@ sys.stdin.read()
 @pytest.mark.parametrize("gentle", [True, False])
 def test_a_child_does_not_keep_its_parents_claim(ring_dir: Path, spawn: Spawn, gentle: bool) -> None:
     """A claim ends with the process that made it, although a child that it forked lives on."""
-    with Writer("main", rank=1, ranks=2), Reader("main") as reader:
+    with Writer("main", rank=1, ranks=2), Reader("main", max_age=1e6) as reader:
         parent = spawn(PARENT)
         child = int(line(parent))
         assert reader.check(0) is State.LIVE
@@ -183,8 +183,9 @@ def test_a_subprocess_does_not_keep_its_parents_claim(ring_dir: Path, spawn: Spa
 
 
 def test_dropping_inherited_handles_is_quiet(ring_dir: Path) -> None:
-    """A child that lets go of what it inherited neither hangs nor complains nor takes anything from its parent: a
-    writer whose heartbeat thread exists only in the parent, and a reader with a watching thread.
+    """A child that lets go of what it inherited neither hangs nor complains nor takes anything from its parent.
+
+    Here a writer whose heartbeat thread exists only in the parent, and a reader with a watching thread.
     """
     found = answer("""
 import gc

@@ -39,8 +39,9 @@ print(last, flush=True)
 
 
 def test_stopped_readers_hold_up_no_publish(ring_dir: Path, spawn: Spawn, rng: random.Random) -> None:
-    """Readers are stopped at random moments, and all of them stay stopped while the writer goes on: a single lock or
-    acknowledgement among them would end it. They go on reading afterwards.
+    """Readers are stopped at random moments, at last all of them, and the writer goes on; so do they afterwards.
+
+    A single lock or acknowledgement among them would end it.
     """
     with Writer("main", rank=0, ranks=1, schema=bytes, cells=4) as writer:
         writer.publish(block(1))
@@ -110,8 +111,9 @@ while True:
 
 
 def test_a_stopped_writer_holds_up_no_reader(ring_dir: Path, spawn: Spawn, rng: random.Random) -> None:
-    """A writer stopped amid a publish leaves its last complete value readable, at the first try and for as long as
-    it is stopped; the rank turns STALE, not DEAD.
+    """A writer stopped amid a publish leaves its last complete value readable for as long as it is stopped.
+
+    The rank turns STALE, not DEAD: its writer may go on any time.
     """
     writer = spawn(BUSY_WRITER)
     assert line(writer) == "up"

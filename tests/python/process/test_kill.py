@@ -61,8 +61,9 @@ print(json.dumps({"odd": odd, "alive": alive, "epoch": writer.epoch, "published"
 
 
 def test_a_killed_writer_loses_nothing(ring_dir: Path, spawn: Spawn, rng: random.Random) -> None:
-    """After each kill: the last promised value is there and whole, versions are dense and never go back, the rank is
-    DEAD at once, and the next writer goes on with the next version and the next epoch.
+    """After each kill the last promised value is there and whole, and the rank is DEAD at once.
+
+    Versions are dense and never go back; the next writer goes on with the next version and the next epoch.
     """
     found = json.loads(line(spawn(KILLER, str(KILLS), str(rng.getrandbits(32)))))
 

@@ -46,8 +46,9 @@ def on_tmpfs(script: str, size: int, options: str = "") -> Any:  # noqa: ANN401 
 
 
 def test_every_fill_level() -> None:
-    """Page by page: with too little room RingFull names needed and free bytes and leaves nothing behind; with enough
-    room the ring works and never faults, if need be without its bell.
+    """Page by page: with too little room RingFull names needed and free bytes, and nothing is left behind.
+
+    With room for the ring it works and never faults, if need be without its bell.
     """
     found = on_tmpfs(
         """
@@ -145,7 +146,7 @@ print(json.dumps(found))
 
 
 def test_ranks_that_start_together_need_room_for_one_ring() -> None:
-    """Every rank may try to make the ring at the same moment; on a file system that holds it once, all of them start."""
+    """Every rank may try to make the ring at the same moment; where it fits once, all of them start."""
     found = on_tmpfs(
         """
 import subprocess
@@ -161,7 +162,7 @@ except Exception as error:
 sys.stdin.readline()
 '''
 found = []
-for _ in range(8):
+for _ in range(3):
     pipe = subprocess.PIPE
     ranks = [subprocess.Popen([sys.executable, "-P", "-c", script, str(rank)], stdin=pipe, stdout=pipe, text=True)
              for rank in range(6)]
