@@ -60,11 +60,9 @@ def test_headless_says_what_was_done(ring_dir: Path) -> None:
     report = json.loads(done.stdout)
     assert (done.returncode, done.stderr) == (0, "")
     assert (report["seed"], report["rate"], report["trace"]) == (7, 20.0, None)
-    assert report["requests_done"] == sum(rank["requests"] for rank in report["ranks"]) > 0
-    assert report["publishes"] == sum(rank["publishes"] for rank in report["ranks"]) > report["requests_done"]
-    assert report["reads"] > 0
-    assert report["first_token"]["count"] >= report["requests_done"]
-    assert 0 < report["first_token"]["mean_s"] <= report["first_token"]["p99_s"]
+    assert report["requests_done"] == sum(rank["requests"] for rank in report["ranks"])
+    assert report["publishes"] == sum(rank["publishes"] for rank in report["ranks"])
+    assert all(rank["publishes"] > 0 for rank in report["ranks"])
     assert [(rank["rank"], rank["starts"]) for rank in report["ranks"]] == [(0, 1), (1, 1)]
     assert list(ring_dir.iterdir()) == []
 
@@ -78,8 +76,10 @@ def test_a_trace_is_served_to_its_end(ring_dir: Path, tmp_path: Path) -> None:
 
     report = json.loads(done.stdout)
     assert (report["requests_done"], report["requests_unfinished"], report["first_token"]["count"]) == (3, 0, 3)
+    assert 0 < report["first_token"]["mean_s"] <= report["first_token"]["p99_s"]
     assert sum(rank["prompt_tokens"] for rank in report["ranks"]) == 900
     assert sum(rank["answer_tokens"] for rank in report["ranks"]) == 10
+    assert report["reads"] > 0
     assert report["seconds"] >= 1.0
     assert (report["trace"], report["seed"], report["speed"]) == (str(trace), None, 10.0)
 

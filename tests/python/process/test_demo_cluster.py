@@ -107,7 +107,7 @@ def test_requests_wait_while_no_rank_is_live(ring_dir: Path) -> None:
 
     assert (after.epoch, report.requests_done, report.ranks[0].starts) == (before.epoch + 1, 20, 2)
     assert after.version > before.version
-    assert report.publishes == after.version
+    assert report.publishes >= after.version
 
 
 def test_a_stopped_rank_gets_no_requests(ring_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
