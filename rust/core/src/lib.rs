@@ -25,8 +25,9 @@
 //! # Example
 //!
 //! ```
-//! use snapring_core::{Ask, layout, DirOptions, Field, Kind, Reader, ReaderOptions, Record, RecordMut, Reading, Schema, State, Value};
-//! use snapring_core::{Ask, Writer, WriterOptions};
+//! use snapring_core::{Ask, DirOptions, Field, Kind, Reader, ReaderOptions, Reading, Record, RecordMut, Schema, State};
+//! use snapring_core::{Value, layout};
+//! use snapring_core::{Writer, WriterOptions};
 //! use std::sync::Arc;
 //!
 //! # let place = std::path::PathBuf::from(format!("/dev/shm/snapring-doc-{}", std::process::id()));
