@@ -7,7 +7,10 @@ from contextlib import contextmanager
 
 from pseudo_terminal import COMMAND
 
-__all__ = ["COMMAND", "snapring", "start"]
+__all__ = ["COMMAND", "LONG", "snapring", "start"]
+
+LONG = ("--max-age", "1d")
+"""A rank stays LIVE however long a loaded machine takes to start the command."""
 
 DROPPED = {"NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR", "SNAPRING_DEBUG"}
 

@@ -6,10 +6,11 @@ inside its functions, so that the others start fast.
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TextIO
 
 from snapring import __version__
 from snapring.cli import demo, doctor, gc, get, ls, options, schema, top, watch
@@ -41,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Raises ``SystemExit`` for help, ``--version`` and errors of usage, as argparse does.
     """
+    _prepare_streams()
     args = build_parser().parse_args(argv)
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that cannot show a letter shows "?"
     try:
         code: int = args.run(args)
         sys.stdout.flush()
@@ -58,6 +59,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"snapring: {_message(error)}", file=sys.stderr)
         return next(code for kind, code in EXITS if isinstance(error, kind))
     return code
+
+
+def _prepare_streams() -> None:
+    """Make printing safe: into closed streams, and of letters that a terminal cannot show."""
+    # Python has None for a closed stream, and print() takes that for standard output.
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _nowhere() -> TextIO:
+    """A stream to the end of the process that keeps nothing."""
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
 
 
 def build_parser() -> argparse.ArgumentParser:

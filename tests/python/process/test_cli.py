@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import snapring as package
-from command import COMMAND, snapring, start
+from command import COMMAND, LONG, snapring, start
 from meta.tree import ROOT
 from pseudo_terminal import PseudoTerminal
 
@@ -112,10 +112,21 @@ def test_a_full_disk_is_an_error(ring_dir: Path) -> None:
     assert "No space left" in done.stderr
 
 
+@pytest.mark.parametrize(("closing", "code"), [(">&-", 0), ("2>&-", 4), (">&- 2>&-", 4)])
+def test_closed_streams(closing: str, code: int, ring_dir: Path) -> None:
+    """Without standard output or standard error the command does its work, and prints on no other stream instead."""
+    name = "box" if code == 0 else "nowhere"
+    with package.Writer("box", rank=0, ranks=1):
+        command = ["sh", "-c", f'exec "$@" {closing}', "sh", *COMMAND, "get", name, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
 @pytest.mark.parametrize(("arguments", "code"), [((), 0), (("--until", "rank==9"), 130), (("--count", "99"), 130)])
 def test_interrupt(arguments: tuple[str, ...], code: int, ring_dir: Path) -> None:
     """Ctrl-C ends a watch cleanly: with 0 where that is the only end, with 130 where another was asked for."""
-    with package.Writer("box", rank=0, ranks=1) as writer, start("watch", "box", *arguments) as watch:
+    with package.Writer("box", rank=0, ranks=1) as writer, start("watch", "box", *LONG, *arguments) as watch:
         writer.publish(package.LoadSnapshot())
         assert watch.stdout is not None
         assert watch.stderr is not None
@@ -131,9 +142,10 @@ def test_colours_only_on_a_terminal(ring_dir: Path) -> None:
     """A terminal gets colours unless NO_COLOR says no; a pipe gets none."""
     with package.Writer("box", rank=0, ranks=1) as writer:
         writer.publish(package.LoadSnapshot())
-        with PseudoTerminal("get", "box") as coloured, PseudoTerminal("get", "box", NO_COLOR="1") as plain:
+        shown = ("get", "box", *LONG)
+        with PseudoTerminal(*shown) as coloured, PseudoTerminal(*shown, NO_COLOR="1") as plain:
             assert (coloured.wait(), plain.wait()) == (0, 0)
-        piped = snapring("get", "box")
+        piped = snapring(*shown)
 
     green = "\x1b[32m"
     assert green in coloured.output

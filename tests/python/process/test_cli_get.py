@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 import snapring
+from command import LONG
 from command import snapring as command
 from snapring.load import QueuesSection
 
@@ -23,7 +24,7 @@ def ring(ring_dir: Path) -> Iterator["snapring.Writer[snapring.LoadSnapshot]"]:
 
 def test_json_is_the_whole_snapshot(ring: object) -> None:
     """--json gives each rank its state, version, ages in seconds, and its value, or null where it has none."""
-    done = command("get", "box", "--json")
+    done = command("get", "box", *LONG, "--json")
 
     answer = json.loads(done.stdout)
     never, live, _ = answer["ranks"]
@@ -40,7 +41,7 @@ def test_json_is_the_whole_snapshot(ring: object) -> None:
 
 def test_chosen_fields_and_ranks(ring: object) -> None:
     """--fields and --rank choose; a section stands for all of its fields."""
-    done = command("get", "box", "--rank", "1", "--fields", "num_running_reqs,queues", "--json")
+    done = command("get", "box", *LONG, "--rank", "1", "--fields", "num_running_reqs,queues", "--json")
 
     (rank,) = json.loads(done.stdout)["ranks"]
     assert rank["value"] == {
@@ -55,7 +56,7 @@ def test_chosen_fields_and_ranks(ring: object) -> None:
 
 def test_table_of_chosen_fields(ring: object) -> None:
     """With --fields there is a line per rank, in the order of the fields; what was not reported is a dash."""
-    done = command("get", "box", "--fields", "token_usage,num_running_reqs,utilization")
+    done = command("get", "box", *LONG, "--fields", "token_usage,num_running_reqs,utilization")
 
     lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[0] == ["rank", "state", "age", "token_usage", "num_running_reqs", "utilization"]
@@ -65,7 +66,7 @@ def test_table_of_chosen_fields(ring: object) -> None:
 
 def test_table_of_all_fields(ring: object) -> None:
     """Without --fields there is a line per field that any rank reports, with its unit, and a column per rank."""
-    done = command("get", "box")
+    done = command("get", "box", *LONG)
 
     lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
     assert lines["state"] == ["NEVER", "LIVE", "NEVER"]
@@ -76,7 +77,7 @@ def test_table_of_all_fields(ring: object) -> None:
 
 def test_csv(ring: object) -> None:
     """--csv is a header and a row per rank; what was not reported is empty."""
-    done = command("get", "box", "--csv", "--fields", "num_running_reqs,utilization")
+    done = command("get", "box", *LONG, "--csv", "--fields", "num_running_reqs,utilization")
 
     rows = list(csv.DictReader(done.stdout.splitlines()))
     assert [row["rank"] for row in rows] == ["0", "1", "2"]
@@ -87,9 +88,9 @@ def test_csv(ring: object) -> None:
 
 def test_fresh_enough(ring: object) -> None:
     """--require-fresh asks every rank that is shown to be LIVE, and exits with 3 when one is not."""
-    fresh = command("get", "box", "--rank", "1", "--max-age", "1d", "--require-fresh")
-    old = command("get", "box", "--rank", "1", "--max-age", "0", "--require-fresh", "--json")
-    never = command("get", "box", "--max-age", "1d", "--require-fresh")
+    fresh = command("get", "box", *LONG, "--rank", "1", "--max-age", "1d", "--require-fresh")
+    old = command("get", "box", *LONG, "--rank", "1", "--max-age", "0", "--require-fresh", "--json")
+    never = command("get", "box", *LONG, "--max-age", "1d", "--require-fresh")
 
     assert (fresh.returncode, old.returncode, never.returncode) == (0, 3, 3)
     assert "rank 1 STALE" in old.stderr
@@ -102,8 +103,8 @@ def test_dead_is_not_fresh(ring_dir: Path) -> None:
     with snapring.Writer("box", rank=0, ranks=1, keep=True) as writer:
         writer.publish(snapring.LoadSnapshot())
 
-    shown = command("get", "box", "--json")
-    refused = command("get", "box", "--require-fresh", "--max-age", "1d")
+    shown = command("get", "box", *LONG, "--json")
+    refused = command("get", "box", *LONG, "--require-fresh", "--max-age", "1d")
 
     assert json.loads(shown.stdout)["ranks"][0]["state"] == "DEAD"
     assert (shown.returncode, refused.returncode) == (0, 3)
@@ -111,8 +112,8 @@ def test_dead_is_not_fresh(ring_dir: Path) -> None:
 
 def test_names_that_are_not_there(ring: object) -> None:
     """An unknown field is answered with the nearest one, an unknown rank with the ranks there are; both with 2."""
-    field = command("get", "box", "--fields", "num_runing_reqs")
-    rank = command("get", "box", "--rank", "3")
+    field = command("get", "box", *LONG, "--fields", "num_runing_reqs")
+    rank = command("get", "box", *LONG, "--rank", "3")
 
     assert (field.returncode, rank.returncode) == (2, 2)
     assert "did you mean num_running_reqs" in field.stderr
@@ -132,9 +133,9 @@ def test_any_schema(ring_dir: Path) -> None:
     """Any ring can be read without its class; NaN becomes null, bytes base64, and control characters obey nobody."""
     with snapring.Writer("box", rank=0, ranks=1, schema=Odd) as writer:
         writer.publish(Odd(float("nan"), "red \x1b[31m, comma", b"\xff\x00", [1, 2]))
-        in_json = command("get", "box", "--json")
-        in_text = command("get", "box")
-        in_csv = command("get", "box", "--csv")
+        in_json = command("get", "box", *LONG, "--json")
+        in_text = command("get", "box", *LONG)
+        in_csv = command("get", "box", *LONG, "--csv")
 
     value = json.loads(in_json.stdout)["ranks"][0]["value"]
     assert value == {"ratio": None, "text": "red \x1b[31m, comma", "raw": "/wA=", "many": [1, 2]}
@@ -152,8 +153,8 @@ def test_free_payloads(ring_dir: Path) -> None:
     ):
         pack.publish({"a": {"b": 1}, "c": "x"})
         raw.publish(b"abc")
-        chosen = command("get", "pack", "--fields", "a.b,missing", "--json")
-        whole = command("get", "raw", "--json")
+        chosen = command("get", "pack", *LONG, "--fields", "a.b,missing", "--json")
+        whole = command("get", "raw", *LONG, "--json")
 
     assert json.loads(chosen.stdout)["ranks"][0]["value"] == {"a.b": 1, "missing": None}
     assert json.loads(whole.stdout)["ranks"][0]["value"] == "YWJj"

@@ -14,7 +14,7 @@ from support import run
 
 
 def test_every_ring_with_its_states(ring_dir: Path) -> None:
-    """Ls counts the ranks of each ring by state, and gives its age, size and job, in text and as JSON."""
+    """A listing counts the ranks of each ring by state, and gives its age, size and job, in text and as JSON."""
     one = snapring.Writer("one", rank=0, ranks=4, job="train-7")
     two = snapring.Writer("one", rank=1, ranks=4, job="train-7")
     with one, snapring.Writer("two", rank=0, ranks=1, schema=bytes):

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 import snapring
+from command import LONG, start
 from command import snapring as command
-from command import start
 from snapring import LoadSnapshot
 
 
@@ -30,7 +30,7 @@ def lines(watch: "subprocess.Popen[str]") -> Iterator[str]:
 
 def test_a_line_per_change(writer: "snapring.Writer[LoadSnapshot]") -> None:
     """First comes every rank that published, then each change as soon as it happens, with what was reported."""
-    with start("watch", "box", "--count", "2") as watch:
+    with start("watch", "box", *LONG, "--count", "2") as watch:
         seen = lines(watch)
         first = next(seen)
         writer.publish(LoadSnapshot(num_waiting_reqs=4))
@@ -45,7 +45,7 @@ def test_a_line_per_change(writer: "snapring.Writer[LoadSnapshot]") -> None:
 
 def test_json_lines(writer: "snapring.Writer[LoadSnapshot]") -> None:
     """--json prints an object per line, with the time of looking and the fields that were chosen."""
-    done = command("watch", "box", "--json", "--count", "1", "--fields", "num_waiting_reqs")
+    done = command("watch", "box", *LONG, "--json", "--count", "1", "--fields", "num_waiting_reqs")
 
     (line,) = done.stdout.splitlines()
     found = json.loads(line)
@@ -57,7 +57,7 @@ def test_json_lines(writer: "snapring.Writer[LoadSnapshot]") -> None:
 def test_until_a_condition_holds(writer: "snapring.Writer[LoadSnapshot]") -> None:
     """--until ends the watch with 0 at the change that fulfils it, also when that field is not printed."""
     fields = ("--fields", "num_running_reqs", "--rank", "0")
-    with start("watch", "box", *fields, "--until", "num_waiting_reqs==0", "--until", "version>2") as watch:
+    with start("watch", "box", *LONG, *fields, "--until", "num_waiting_reqs==0", "--until", "version>2") as watch:
         seen = lines(watch)
         next(seen)
         writer.publish(LoadSnapshot(num_waiting_reqs=0))
@@ -71,15 +71,15 @@ def test_until_a_condition_holds(writer: "snapring.Writer[LoadSnapshot]") -> Non
 
 def test_until_holds_already(writer: "snapring.Writer[LoadSnapshot]") -> None:
     """A condition that holds at once ends the watch at once, whatever the interval."""
-    done = command("watch", "box", "--rank", "0", "--until", "num_waiting_reqs==5", "--interval", "1h")
+    done = command("watch", "box", *LONG, "--rank", "0", "--until", "num_waiting_reqs==5", "--interval", "1h")
 
     assert (done.returncode, done.stdout.count("\n")) == (0, 1)
 
 
 def test_timeout(writer: "snapring.Writer[LoadSnapshot]") -> None:
     """Time that ran out is an error where a condition was waited for, and names it; else it is just the end."""
-    missed = command("watch", "box", "--until", "sum(num_waiting_reqs)==0", "--timeout", "50ms")
-    over = command("watch", "box", "--timeout", "50ms")
+    missed = command("watch", "box", *LONG, "--until", "sum(num_waiting_reqs)==0", "--timeout", "50ms")
+    over = command("watch", "box", *LONG, "--timeout", "50ms")
 
     assert (missed.returncode, over.returncode) == (1, 0)
     assert missed.stderr == "snapring: not within 0.05 s: sum(num_waiting_reqs)==0\n"
@@ -89,7 +89,7 @@ def test_timeout(writer: "snapring.Writer[LoadSnapshot]") -> None:
 def test_interval(writer: "snapring.Writer[LoadSnapshot]") -> None:
     """--interval prints every rank at that pace, changed or not, and no faster."""
     before = time.monotonic()
-    done = command("watch", "box", "--interval", "20ms", "--count", "6", "--json")
+    done = command("watch", "box", *LONG, "--interval", "20ms", "--count", "6", "--json")
     took = time.monotonic() - before
 
     found = [json.loads(line) for line in done.stdout.splitlines()]
@@ -100,7 +100,7 @@ def test_interval(writer: "snapring.Writer[LoadSnapshot]") -> None:
 
 def test_interval_on_change(writer: "snapring.Writer[LoadSnapshot]") -> None:
     """--on-change with --interval prints only ranks that changed, each once however often it did."""
-    with start("watch", "box", "--interval", "100ms", "--on-change", "--json") as watch:
+    with start("watch", "box", *LONG, "--interval", "100ms", "--on-change", "--json") as watch:
         seen = lines(watch)
         assert json.loads(next(seen))["version"] == 1
         for _ in range(50):
@@ -122,7 +122,7 @@ def test_state_is_a_change(ring_dir: Path, spawn: "type[subprocess.Popen[str]]")
     child = spawn(code)
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
-    with start("watch", "box", "--until", "state==DEAD") as watch:
+    with start("watch", "box", *LONG, "--until", "state==DEAD") as watch:
         seen = lines(watch)
         next(seen)
         child.kill()
@@ -131,11 +131,19 @@ def test_state_is_a_change(ring_dir: Path, spawn: "type[subprocess.Popen[str]]")
         assert "rank 0 DEAD version 1" in "".join(seen)
 
 
+def test_ages_grow(writer: "snapring.Writer[LoadSnapshot]") -> None:
+    """A condition on the age comes true while nothing changes at all."""
+    done = command("watch", "box", *LONG, "--rank", "0", "--until", "age>0.5", "--interval", "1h")
+
+    assert done.returncode == 0
+    assert "version 1" in done.stdout
+
+
 def test_a_ring_that_goes(ring_dir: Path) -> None:
     """When the last writer closes, the ring is gone, and a watch says so with 4."""
     writer = snapring.Writer("box", rank=0, ranks=1)
     writer.publish(LoadSnapshot())
-    with start("watch", "box") as watch:
+    with start("watch", "box", *LONG) as watch:
         next(lines(watch))
         writer.close()
 
@@ -150,7 +158,7 @@ class Seven(msgspec.Struct, frozen=True):
 
 def test_waiting_for_a_ring(ring_dir: Path) -> None:
     """With --wait a ring may come later, go, and come again with another schema."""
-    with start("watch", "box", "--wait", "--until", "x==7", "--json") as watch:
+    with start("watch", "box", *LONG, "--wait", "--until", "x==7", "--json") as watch:
         seen = lines(watch)
         with snapring.Writer("box", rank=0, ranks=1, schema=dict, codec="msgpack") as first:
             first.publish({"x": 1})
@@ -164,7 +172,7 @@ def test_waiting_for_a_ring(ring_dir: Path) -> None:
 
 def test_conditions_name_fields(writer: "snapring.Writer[LoadSnapshot]") -> None:
     """A condition on a field that the records do not have is an error of usage, not a watch for ever."""
-    done = command("watch", "box", "--until", "num_waiting==0")
+    done = command("watch", "box", *LONG, "--until", "num_waiting==0")
 
     assert done.returncode == 2
     assert "did you mean" in done.stderr
