@@ -62,7 +62,7 @@ def decode_field(field: dict[str, object], record: bytes) -> object:
         "float": lambda: struct.unpack_from("<d", record, offset)[0],
         "bool": lambda: number != 0,
         "enum": lambda: choices[number] if isinstance(choices, list) else None,
-        "str": lambda: record[rest : rest + number].decode(),
+        "str": lambda: str(record[rest : rest + number], "utf-8"),
         "bytes": lambda: record[rest : rest + number],
         "list_int": lambda: list(struct.unpack_from(f"<{number}q", record, rest)),
         "list_float": lambda: list(struct.unpack_from(f"<{number}d", record, rest)),
