@@ -183,7 +183,7 @@ def soak(session: nox.Session) -> None:
 def figure(session: nox.Session) -> None:
     """Draws the picture of `snapring top` that README shows."""
     install_wheel(session)
-    session.run("python", "-P", "docs/figure.py", "docs/top.svg")
+    session.run("python", "-P", "benches/figures/top.py", "benches/figures/top.svg")
 
 
 @nox.session(python=["3.12", "3.13", "3.14"])

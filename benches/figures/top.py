@@ -1,4 +1,4 @@
-"""Draws ``snapring top`` over a running demo as an SVG: ``python docs/figure.py docs/top.svg``."""
+"""Draws ``snapring top`` over a running demo as an SVG: ``python benches/figures/top.py benches/figures/top.svg``."""
 
 import os
 import subprocess
