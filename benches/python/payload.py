@@ -86,7 +86,12 @@ def flatten(value: object, prefix: str = "") -> dict[str, Leaf]:
 
 def step_of(seen: Load) -> int:
     """Return the step of a snapshot by its timestamp, which every peer carries."""
-    return int(float(seen["timestamp"]) - STEP_ZERO_S)
+    return step_at(float(seen["timestamp"]))
+
+
+def step_at(timestamp: float) -> int:
+    """Return the step that carries `timestamp` (Unix seconds)."""
+    return int(timestamp - STEP_ZERO_S)
 
 
 def verify_whole(seen: Load) -> None:

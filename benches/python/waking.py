@@ -15,7 +15,7 @@ from pathlib import Path
 import peers
 from children import CONTEXT, Signals, Times, crew, measured_cpu, other_cpus, pinned
 from model import Absent, Bench, Cell, Cells, Figure, Job
-from payload import step_of
+from payload import step_at
 from peers.floor import Floor
 from peers.ring import Snapring
 from timing import NS_PER_US, Stopwatch, percentile
@@ -72,8 +72,9 @@ async def _delays(store: peers.Store, started: Times, go: Event) -> tuple[list[i
 
     def changed() -> None:
         nonlocal last, wakes
-        step = step_of(store.peek(RANK))
+        stamp = store.timestamp(RANK)
         now = time.perf_counter_ns()
+        step = step_at(stamp)
         wakes += step > last
         delays.extend(now - began for began in started[last:step])
         last = step

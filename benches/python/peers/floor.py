@@ -25,6 +25,7 @@ from peers.store import Store, listen_to
 SOURCE = Path(__file__).with_name("floor.c")
 FIELDS = {name.replace(".", "_"): value for name, value in payload.words(payload.load(0)).items()}
 NAMES = list(payload.load(0))
+TIMESTAMP = NAMES.index("timestamp")
 RUNNING = NAMES.index("num_running_reqs")
 KINDS = "".join("d" if isinstance(value, float) else "q" for value in FIELDS.values())
 FIRST_LOCK = 1 << 62
@@ -136,6 +137,10 @@ class Floor(Store):
     def peek(self, rank: int) -> Load:
         """Read one rank back."""
         return payload.from_words(NAMES, self._reader.read_tuple(rank))
+
+    def timestamp(self, rank: int) -> float:
+        """Read one field."""
+        return float(self._reader.read(rank)[TIMESTAMP])
 
     async def listen(self, changed: Callable[[], None]) -> None:
         """Wait on the FIFO."""

@@ -93,6 +93,10 @@ class Snapring(Store):
             raise BlockingIOError(f"rank {rank}: no fresh snapshot")
         return _whole(snapshot.value)
 
+    def timestamp(self, rank: int) -> float:
+        """Read one field."""
+        return float(self.reader.read(rank)["timestamp"])
+
     def drop_writer(self, rank: int) -> None:
         """Close one rank's writer, so that its claim is free."""
         self._writers.pop(rank).close()

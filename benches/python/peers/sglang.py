@@ -126,6 +126,10 @@ class SGLang(Store):
         """Read one rank back."""
         return self.leaves(self._reader.read(rank))
 
+    def timestamp(self, rank: int) -> float:
+        """Read one field."""
+        return float(self._reader.read(rank).timestamp)
+
     async def listen(self, changed: Callable[[], None]) -> None:
         """Look every 20 ms, as its dispatcher does: there is nothing to wait on."""
         while True:

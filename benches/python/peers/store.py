@@ -82,6 +82,10 @@ class Store(abc.ABC):
     def peek(self, rank: int) -> Load:
         """Read `rank` back, every field."""
 
+    def timestamp(self, rank: int) -> float:
+        """Read one rank's timestamp only, as cheaply as the peer can: it is part of what waking is timed by."""
+        return float(self.peek(rank)["timestamp"])
+
     @abc.abstractmethod
     def close(self) -> None:
         """Give everything back; files inside `where` may stay."""
