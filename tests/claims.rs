@@ -3,7 +3,7 @@
 mod support;
 
 use snapring_core::layout::cell;
-use snapring_core::{Error, Writer};
+use snapring_core::{Error, Writer, WriterOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use support::{Place, ROW, Rng, Role, attached, publish, reader, role, whole, writer_options};
@@ -173,4 +173,21 @@ fn replacements_race() {
 
     children.into_iter().for_each(Role::finish);
     assert_eq!(place.files(), [""; 0]);
+}
+
+/// A closed writer's rank is free at once, even while a child that shares its descriptors is on its way to an exec.
+#[test]
+fn a_closed_rank_is_free_while_children_start() {
+    let place = Place::new();
+    std::thread::scope(|scope| {
+        let writers = scope.spawn(|| {
+            for _ in 0..2_000 {
+                let options = WriterOptions { keep: true, wake: false, ..writer_options(place.path(), 0, 1) };
+                Writer::open(options).expect("a free rank").close().unwrap();
+            }
+        });
+        while !writers.is_finished() {
+            assert!(std::process::Command::new("true").status().unwrap().success());
+        }
+    });
 }

@@ -5,7 +5,9 @@
 //! would outlive its writer: an atfork handler closes those.
 #![allow(unsafe_code, reason = "madvise, pthread_atfork and close in the child; every block names its fact")]
 
+use crate::claim;
 use crate::error::Error;
+use crate::file::WHOLE;
 use crate::sync::{AtomicI32, AtomicU64, Ordering};
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
@@ -110,6 +112,11 @@ impl ClaimFile {
 impl Drop for ClaimFile {
     fn drop(&mut self) {
         if self.token.is_here() {
+            if let Some(fd) = &self.fd {
+                // The close alone would not do: a child on its way from a vfork to its exec shares the description. An
+                // error leaves the claim to that close.
+                let _ = claim::release(fd, WHOLE);
+            }
             self.entry.store(FREE, Ordering::Relaxed);
         } else {
             // The child's handler closed the number already; it may name another file by now.
