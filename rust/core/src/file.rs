@@ -179,7 +179,8 @@ pub fn full(directory: &Directory, name: &str, needed: u64) -> Error {
 /// `Err(LayoutMismatch)` with `reason` when a claim lives.
 pub fn replace(directory: &Directory, name: &str, old: &RingFile, header: &Header, reason: &str) -> Result<bool, Error> {
     if !claim::try_claim(&old.fd, WHOLE)? {
-        if claim::is_claimed(&old.fd, MAINTENANCE)? {
+        // The last closer holds everything too, for microseconds; it may have gone, and the file with it, by now.
+        if claim::is_claimed(&old.fd, MAINTENANCE)? || !old.is_current(directory, name) {
             return Ok(false);
         }
         return Err(Error::LayoutMismatch(format!(
