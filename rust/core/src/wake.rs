@@ -54,7 +54,7 @@ impl BellFile {
 
     /// Opens the bell of the generation `nonce`, making it where there is none.
     ///
-    /// Two writers that make it at once may end with one bell each; the one that lost its name is found by the
+    /// Two writers that replace another generation's at once may end with one bell each; the one that lost its name is found by the
     /// once-a-second look at the path, and waiters look at the heads every 100 ms in any case.
     pub fn open_or_create(directory: &Directory, name: &str, nonce: [u64; 2]) -> Result<Option<Self>, Error> {
         if let Some(bell) = Self::open(directory, name, nonce)? {
@@ -78,6 +78,9 @@ impl BellFile {
         if let Err(error) = linkat(CWD, &from, directory, &file, AtFlags::SYMLINK_FOLLOW) {
             if error != Errno::EXIST {
                 return Err(what(error));
+            }
+            if let Some(faster) = Self::open(directory, name, nonce)? {
+                return Ok(Some(faster));
             }
             let passing = format!("{name}.{:016x}{NEW}", clock::random()?[0]);
             linkat(CWD, &from, directory, &passing, AtFlags::SYMLINK_FOLLOW).map_err(what)?;
