@@ -148,6 +148,21 @@ fn a_file_of_another_size() {
     assert!(refused(), "a hole");
 }
 
+/// A length beyond the words that come with it would show an older version's bytes: refused, and nothing is published.
+#[test]
+fn a_length_beyond_its_words() {
+    let place = Place::new();
+    let writer = Writer::open(options(place.path())).unwrap();
+    let nonce = writer.header().unwrap().nonce;
+
+    let short = writer.publish(nonce, &[1], 9);
+    let large = writer.publish(nonce, &[0; support::WORDS + 1], 8);
+
+    assert!(matches!(short, Err(Error::Invalid(_))), "{short:?}");
+    assert!(matches!(large, Err(Error::PayloadTooLarge { .. })), "{large:?}");
+    assert_eq!(writer.position().unwrap().1, 0);
+}
+
 /// Readers and writers go on while another process writes anything anywhere into the file that they have mapped.
 #[test]
 fn a_file_that_is_scribbled_on() {

@@ -174,6 +174,9 @@ impl Writer {
         if len > room || payload.len() * 8 > room {
             return Err(Error::PayloadTooLarge { got: len.max(payload.len() * 8), max: room });
         }
+        if len > payload.len() * 8 {
+            return Err(short(len, payload.len())); // the rest would be an older version's
+        }
         let mono_ns = clock::mono_ns();
         if self.has_moved(claimed, mono_ns) {
             return Ok(Published::Moved);
@@ -257,11 +260,17 @@ impl Writer {
         // Whoever holds every claim is alone: nobody can claim until the description closes, below.
         if claim::try_claim(fd, WHOLE)? && claimed.directory.inode(&path) == claimed.inode {
             file::retire(fd)?;
-            claimed.directory.unlink(&path)?;
+            // The bell first: once the ring's name is free, the next bell is somebody else's.
             claimed.directory.unlink(&format!("{}{BELL}", self.options.name))?;
+            claimed.directory.unlink(&path)?;
         }
         Ok(())
     }
+}
+
+#[cold]
+fn short(len: usize, words: usize) -> Error {
+    Error::Invalid(format!("a payload of {len} bytes cannot be in {words} words; pass all of its words"))
 }
 
 impl Drop for Writer {
