@@ -65,7 +65,9 @@ impl Contender {
 
 /// Gives all the same order at once and collects what they answer.
 fn all(contenders: &mut [Contender], order: &str) -> Vec<String> {
-    contenders.iter_mut().for_each(|contender| contender.order(order));
+    for contender in contenders.iter_mut() {
+        contender.order(order);
+    }
     contenders.iter_mut().map(Contender::answer).collect()
 }
 
@@ -82,7 +84,9 @@ fn one_contender_wins() {
         all(&mut contenders, "close");
         assert_eq!(place.files(), [""; 0], "race {race}");
     }
-    contenders.into_iter().for_each(|contender| contender.role.finish());
+    for contender in contenders {
+        contender.role.finish();
+    }
 }
 
 /// However many writers close at once, the last of them removes the ring and its bell.
@@ -100,7 +104,9 @@ fn the_last_of_many_closers_removes_the_ring() {
         assert!(closed.iter().all(|answer| answer == "closed"), "round {round}: {closed:?}");
         assert_eq!(place.files(), [""; 0], "round {round}");
     }
-    contenders.into_iter().for_each(|contender| contender.role.finish());
+    for contender in contenders {
+        contender.role.finish();
+    }
 }
 
 /// A claim ends with its process, and the refusal before names the holder.

@@ -24,7 +24,7 @@ fn golden_path() -> PathBuf {
 /// A header without time and chance.
 fn header() -> Header {
     let fields = [Field::new("running", Kind::Int).unit("requests"), Field::new("usage", Kind::Float)];
-    let builder = fields.into_iter().fold(Schema::builder("Golden"), |builder, field| builder.with(field));
+    let builder = fields.into_iter().fold(Schema::builder("Golden"), snapring_core::schema::Builder::with);
     let schema = Arc::new(builder.build().unwrap());
     let schema_text = schema.to_json();
     let geometry = Geometry::new(RANKS, Some(2), schema.record_bytes(), schema_text.len()).unwrap();

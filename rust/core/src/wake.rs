@@ -54,8 +54,8 @@ impl BellFile {
 
     /// Opens the bell of the generation `nonce`, making it where there is none.
     ///
-    /// Two writers that replace another generation's at once may end with one bell each; the one that lost its name is found by the
-    /// once-a-second look at the path, and waiters look at the heads every 100 ms in any case.
+    /// Two writers that replace another generation's at once may end with one bell each; the one that lost its name is
+    /// found by the once-a-second look at the path, and waiters look at the heads every 100 ms in any case.
     pub fn open_or_create(directory: &Directory, name: &str, nonce: [u64; 2]) -> Result<Option<Self>, Error> {
         if let Some(bell) = Self::open(directory, name, nonce)? {
             return Ok(Some(bell));
