@@ -65,7 +65,7 @@ impl RingFile {
         Ok(read_words(&self.fd, word::WORDS)?[word::RETIRED] != 0)
     }
 
-    /// Marks the file retired; the caller holds [`WHOLE`].
+    /// Marks the file retired; the caller holds [`WHOLE`], or is a writer whose file lost its name.
     pub fn retire(&self) -> Result<(), Error> {
         retire(&self.fd)
     }

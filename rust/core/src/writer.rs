@@ -231,6 +231,8 @@ impl Writer {
             inode: claimed.inode,
             header: Header::clone(&claimed.header),
         };
+        // First, so that the others stop at their next publish: what they wrote later nobody would inherit.
+        old.retire()?;
         let legacies = old.legacies()?;
         let own = Legacy { epoch: claimed.epoch, version: claimed.version };
         *claimed = claim_rank(&self.options, &Origins { legacies, own })?;
