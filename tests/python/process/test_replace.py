@@ -229,3 +229,35 @@ def test_a_lost_bell_loses_no_update(ring_dir: Path) -> None:
             assert reader.wait(30.0)
             assert reader.poll() == [0]
         eventually(lambda: writer.publish(LoadSnapshot()) and (ring_dir / "main.bell").exists())
+
+
+# Publishes without a pause, and tells its last version only in memory that its parent shares.
+RUNNER = """
+import json, mmap, os, signal, struct, sys, time
+import snapring
+promised, odd = mmap.mmap(-1, 8), []
+for _ in range(int(sys.argv[1])):
+    neighbour = snapring.Writer("main", rank=0, ranks=2)
+    child = os.fork()
+    if child == 0:
+        writer = snapring.Writer("main", rank=1, ranks=2)
+        while True:
+            promised[:] = struct.pack("<q", writer.publish(snapring.LoadSnapshot()))
+    time.sleep(0.3)
+    os.unlink(os.environ["SNAPRING_DIR"] + "/main.ring")
+    epoch = neighbour.epoch
+    while neighbour.epoch == epoch:
+        neighbour.publish(snapring.LoadSnapshot())
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    known, = struct.unpack("<q", promised[:])
+    with snapring.Writer("main", rank=1, ranks=2) as writer:
+        odd += [known - writer.version] if known > writer.version + 1 else []
+    neighbour.close()
+print(json.dumps(odd), flush=True)
+"""
+
+
+def test_a_rank_that_dies_amid_the_move_loses_nothing(ring_dir: Path, spawn: Spawn) -> None:
+    """A writer killed just when its neighbour made the lost ring anew: what it had published is inherited."""
+    assert line(spawn(RUNNER, "4")) == "[]"
