@@ -26,6 +26,11 @@ pub fn wall_ns() -> u64 {
     ns(ClockId::Realtime)
 }
 
+/// Wall clock less monotonic clock, ns, wrapping.
+pub fn wall_minus_mono_ns() -> u64 {
+    wall_ns().wrapping_sub(mono_ns())
+}
+
 /// Inode of this process's time namespace, or 0 where the kernel has none: monotonic stamps compare only inside one.
 pub fn time_namespace() -> u64 {
     rustix::fs::stat("/proc/self/ns/time").map_or(0, |stat| stat.st_ino)

@@ -70,7 +70,7 @@ pub mod sync;
 macro_rules! system {
     ($($name:ident)*) => { $(#[cfg(not(loom))] pub mod $name;)* };
 }
-system!(admin claim clock dir file fork header mapping notify reader record ring schema wake watch writer);
+system!(admin claim claimed clock dir file fork header mapping notify options reader record ring schema wake watch writer);
 
 pub use error::Error;
 pub use slot::{Newest, Origin, Slot, Stamp};
@@ -79,10 +79,11 @@ pub use {
     dir::{DirOptions, Directory, ring_name},
     header::Header,
     notify::Watch,
+    options::WriterOptions,
     reader::{Reader, ReaderOptions},
     record::{Record, RecordMut, Value},
     ring::{Ask, Reading, Ring, State},
     schema::{Codec, Field, Kind, Schema},
     watch::Cursor,
-    writer::{Published, Writer, WriterOptions},
+    writer::{Now, Published, Writer},
 };

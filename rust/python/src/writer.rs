@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 use snapring_core::fork::Token;
-use snapring_core::{DirOptions, Header, Published, Schema, WriterOptions, clock};
+use snapring_core::{DirOptions, Header, Published, Schema, WriterOptions};
 use std::mem;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -138,10 +138,10 @@ impl Writer {
         for _ in 0..ROUNDS {
             let packed = self.packed.load();
             let header = &packed.header;
-            let wall_ns = clock::wall_ns();
-            let fill = Filler { rank: self.core.options().rank, now_s: wall_ns as f64 / 1e9 };
+            let now = self.core.now();
+            let fill = Filler { rank: self.core.options().rank, now_s: now.wall_ns as f64 / 1e9 };
             let outcome = packed.packer.pack(value, fill, &header.geometry, |words, len| {
-                self.core.publish_at(header.nonce, words, len, wall_ns).or_raise()
+                self.core.publish_at(header.nonce, words, len, now).or_raise()
             })?;
             match outcome {
                 Published::Version(version) => return Ok(version),
