@@ -165,18 +165,12 @@ def mutants(session: nox.Session) -> None:
     session.run(sys.executable, "tests/mutants.py", *session.posargs, env={**LOOM, "CARGO_TARGET_DIR": target})
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def kills(session: nox.Session) -> None:
-    """Writers killed a million times at random instructions; about an hour."""
-    install_wheel(session, "test")
-    pytest(session, "-m", "kills")
-
-
-@nox.session
-def soak(session: nox.Session) -> None:
-    """Hours of publishing, reading, killing and restarting, with flat memory and no lost version."""
-    install_wheel(session, "test")
-    pytest(session, "-m", "soak")
+    """Writers killed at random instructions, 1,000,000 or as many as given after `--`; some hours."""
+    count = session.posargs[0] if session.posargs else "1000000"
+    arguments = ("test", "--locked", "--release", "--package", "snapring-core", "--test", "kill", "--", "--nocapture")
+    cargo(session, *arguments, SNAPRING_KILLS=count)
 
 
 @nox.session
