@@ -48,6 +48,13 @@ def number_of(block):
 """
 
 
+# In front of scripts that fork: newer Pythons warn of it in a process with threads, and numpy starts some.
+FORKS = """
+import warnings
+warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
+"""
+
+
 def block(number: int) -> bytes:
     """4 kB of the number over and over."""
     return struct.pack("<q", number) * BLOCK_WORDS

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.model import Spawn, line, tell
+from contract.model import FORKS, Spawn, line, tell
 from snapring import LoadSnapshot, Reader, State, Writer, WriterBusy
 from support import eventually, python, run
 
@@ -85,7 +85,9 @@ def test_a_private_mount_is_not_mistaken_for_an_empty_ring(ring_dir: Path) -> No
 
 
 # Ranks start at once, and one of them is killed while they do; again and again.
-KILLED_AT_START = """
+KILLED_AT_START = (
+    FORKS
+    + """
 import os, random, signal, sys, time
 import snapring
 rng, ranks, odd = random.Random(int(sys.argv[1])), 5, []
@@ -112,6 +114,7 @@ for _ in range(int(sys.argv[2])):
     odd += [name for name in os.listdir(os.environ["SNAPRING_DIR"])]
 print(odd, flush=True)
 """
+)
 
 
 def test_a_kill_while_ranks_start_spoils_nothing(ring_dir: Path, spawn: Spawn, rng: random.Random) -> None:

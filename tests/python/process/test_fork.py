@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from contract.model import Spawn, line, tell
+from contract.model import FORKS, Spawn, line, tell
 from snapring import LoadSnapshot, Reader, State, Writer
 from support import eventually, python, run
 
 # Every script forks in a fresh process, so that pytest's own threads are nobody's problem.
-PRELUDE = """
+PRELUDE = (
+    FORKS
+    + """
 import json, os, sys, time
 import snapring
 from snapring import LoadSnapshot, Reader, Writer
@@ -40,6 +42,7 @@ def error_of(call):
         return type(error).__name__
     return "nothing raised"
 """
+)
 
 
 def answer(script: str) -> Any:  # noqa: ANN401  whatever the script prints as JSON
@@ -131,7 +134,9 @@ print(json.dumps(in_child(lambda: [snap.value.num_running_reqs, snap.state.name,
     assert found == [7, "DEAD", [3, 0]]
 
 
-PARENT = """
+PARENT = (
+    FORKS
+    + """
 import os, sys, time
 import snapring
 writer = snapring.Writer("main", rank=0, ranks=2)
@@ -142,6 +147,7 @@ if child == 0:
 print(child, flush=True)
 sys.stdin.read()
 """
+)
 
 
 @pytest.mark.parametrize("gentle", [True, False])

@@ -4,14 +4,15 @@ import json
 import random
 from pathlib import Path
 
-from contract.model import BLOCKS, Spawn, line, tell
+from contract.model import BLOCKS, FORKS, Spawn, line, tell
 
 KILLS = 400
 
 # A parent forks one writer after another and kills each at a random moment of its publishing. The writer notes each
 # version that `publish` returned in memory that the parent shares, so the parent knows what was promised.
 KILLER = (
-    BLOCKS
+    FORKS
+    + BLOCKS
     + """
 import json, mmap, os, random, signal, sys, time
 import snapring
@@ -75,7 +76,8 @@ def test_a_killed_writer_loses_nothing(ring_dir: Path, spawn: Spawn, rng: random
 
 # Readers in this parent look on while one writer after another is started and killed.
 RESTARTS = (
-    BLOCKS
+    FORKS
+    + BLOCKS
     + """
 import os, signal, sys, time
 import snapring

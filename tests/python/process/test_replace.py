@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.model import Numbered, Spawn, block, line, tell
+from contract.model import FORKS, Numbered, Spawn, block, line, tell
 from snapring import LayoutMismatch, LoadSnapshot, Reader, State, Writer, WriterBusy
 from support import eventually
 
@@ -232,7 +232,9 @@ def test_a_lost_bell_loses_no_update(ring_dir: Path) -> None:
 
 
 # Publishes without a pause, and tells its last version only in memory that its parent shares.
-RUNNER = """
+RUNNER = (
+    FORKS
+    + """
 import json, mmap, os, signal, struct, sys, time
 import snapring
 promised, odd = mmap.mmap(-1, 8), []
@@ -256,6 +258,7 @@ for _ in range(int(sys.argv[1])):
     neighbour.close()
 print(json.dumps(odd), flush=True)
 """
+)
 
 
 def test_a_rank_that_dies_amid_the_move_loses_nothing(ring_dir: Path, spawn: Spawn) -> None:
