@@ -63,7 +63,7 @@ class RingFull(SnapringError, OSError):
 
 
 class RingUntrusted(SnapringError, PermissionError):
-    """The file or directory is not one that snapring would have made: a link, a foreign owner, a loose mode, bad bytes."""
+    """Not a file or directory that snapring would have made: a link, a foreign owner, a loose mode, bad bytes."""
 
 
 class Contended(SnapringError):
