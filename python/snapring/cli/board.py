@@ -41,7 +41,7 @@ _NUMBERS: Final = {Kind.INT, Kind.FLOAT, Kind.BOOL}
 class Row(msgspec.Struct, frozen=True):
     """One rank at one look.
 
-    ``fields``: its numbers by field name, None where not reported. ``age_s``, ``beat_age_s``: seconds since the newest
+    ``fields``: its numbers by field name, None where not reported. ``age``, ``beat_age``: seconds since the newest
     snapshot, and since the last sign of life. ``rate``: versions per second. None wherever there is nothing yet.
     ``history``: one field's values, oldest first, None where not reported.
     """
@@ -49,8 +49,8 @@ class Row(msgspec.Struct, frozen=True):
     rank: int
     state: State
     fields: dict[str, float | None] = {}
-    age_s: float | None = None
-    beat_age_s: float | None = None
+    age: float | None = None
+    beat_age: float | None = None
     epoch: int | None = None
     version: int = 0
     rate: float | None = None
@@ -152,8 +152,8 @@ def _value(row: Row, name: str) -> float | None:
     own = {
         "rank": row.rank,
         "state": row.state,
-        "age": row.age_s,
-        "beat": row.beat_age_s,
+        "age": row.age,
+        "beat": row.beat_age,
         "epoch": row.epoch,
         "version": row.version,
         "rate": row.rate,

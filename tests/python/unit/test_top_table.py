@@ -28,8 +28,8 @@ def row(rank: int, state: State = State.LIVE, **changes: object) -> Row:
     """A rank under some load."""
     values: dict[str, object] = {
         "fields": LOAD,
-        "age_s": 0.012,
-        "beat_age_s": 0.5,
+        "age": 0.012,
+        "beat_age": 0.5,
         "epoch": 1,
         "version": 42,
         "rate": 9.75,
