@@ -94,6 +94,8 @@ impl Claimed {
     pub(crate) fn origins(&self) -> Result<Origins, Error> {
         let fd = file::reopen(self.claim.fd()?)?;
         let old = RingFile { fd, inode: self.inode, header: Header::clone(&self.header) };
+        // First, so that the others stop at their next publish: what they wrote later nobody would inherit.
+        old.retire()?;
         let own = Legacy { epoch: self.epoch, version: self.version };
         Ok(Origins { legacies: old.legacies()?, own })
     }
