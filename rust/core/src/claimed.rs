@@ -177,10 +177,11 @@ fn claim_slot(options: &WriterOptions, directory: Directory, ring: RingFile, own
     if retired || directory.inode(&format!("{}{RING}", options.name)) != inode {
         return Ok(None);
     }
-    let version = slot.recover()?.max(own.version);
+    let mut version = slot.recover()?;
     if slot.head() == 0 {
+        version = version.max(own.version);
         slot.store(word::BASE, version);
-    }
+    } // else somebody published into this generation before: the slot stays dense, and its nonce tells it from the last
     let epoch = slot.load(word::EPOCH).max(own.epoch) + 1;
     for (index, value) in [
         (word::FILLER, FILLER_LOCAL),
