@@ -14,6 +14,7 @@ from snapring.errors import (
     RingNotFound,
     RingUntrusted,
     SnapringError,
+    SystemRefused,
     WriterBusy,
 )
 from snapring.load import LoadSnapshot
@@ -41,6 +42,7 @@ __all__ = [
     "SnapringError",
     "Snapshot",
     "State",
+    "SystemRefused",
     "View",
     "Writer",
     "WriterBusy",

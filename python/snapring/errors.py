@@ -18,6 +18,7 @@ __all__ = [
     "RingNotFound",
     "RingUntrusted",
     "SnapringError",
+    "SystemRefused",
     "WriterBusy",
 ]
 
@@ -66,8 +67,12 @@ class RingUntrusted(SnapringError, PermissionError):
     """Not a file or directory that snapring would have made: a link, a foreign owner, a loose mode, bad bytes."""
 
 
+class SystemRefused(SnapringError, OSError):
+    """The operating system said no: a read-only mount, no descriptors left, no parent directory; see ``errno``."""
+
+
 class Contended(SnapringError):
-    """Every bounded try to read met a write in progress, and no earlier value is known. Try again."""
+    """Every bounded try to read met a write in progress, and no value of late is kept. Read again."""
 
 
 class ForkedHandle(SnapringError):

@@ -73,7 +73,9 @@ pub enum Error {
     #[error("{0}")]
     Untrusted(String),
     /// All tries met a writer, and no earlier value is known.
-    #[error("rank {rank} was being written at each of {tries} tries and no earlier value is known; read again")]
+    #[error(
+        "rank {rank} was being written at each of {tries} tries, and no value is kept that is not older than one already read; read again"
+    )]
     Contended {
         /// The rank that was read.
         rank: u32,

@@ -1,6 +1,5 @@
 //! Core errors as Python exceptions: the one place that maps them, an arm per variant.
 
-use pyo3::exceptions::{PyFileNotFoundError, PyOSError};
 use pyo3::import_exception;
 use pyo3::prelude::*;
 use snapring_core::Error;
@@ -16,6 +15,7 @@ import_exception!(snapring.errors, RingFull);
 import_exception!(snapring.errors, RingNotFound);
 import_exception!(snapring.errors, RingUntrusted);
 import_exception!(snapring.errors, SnapringError);
+import_exception!(snapring.errors, SystemRefused);
 import_exception!(snapring.errors, WriterBusy);
 
 /// The errno of a full file system, on Linux.
@@ -39,10 +39,7 @@ pub(crate) fn from_core(error: Error) -> PyErr {
         Error::Untrusted(_) => RingUntrusted::new_err(text),
         Error::Contended { .. } => Contended::new_err(text),
         Error::Forked(_) => ForkedHandle::new_err(text),
-        Error::Io { ref source, .. } => match source.kind() {
-            std::io::ErrorKind::NotFound => PyFileNotFoundError::new_err(text),
-            _ => PyOSError::new_err((source.raw_os_error(), text)),
-        },
+        Error::Io { ref source, .. } => SystemRefused::new_err((source.raw_os_error(), text)),
         // The enum may grow; a new variant is shown, not lost.
         _ => SnapringError::new_err(text),
     }

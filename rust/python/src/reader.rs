@@ -292,7 +292,7 @@ impl Reader {
     ///
     /// Level-triggered: readable until `poll` is called. Do not read it, and take it out of the loop before `close`,
     /// which closes it. Every call gives the same one, but a child of a fork has to ask for its own. The first starts a
-    /// native thread that waits as `wait` does, until the reader is closed. OSError where there is no descriptor or
+    /// native thread that waits as `wait` does, until the reader is closed. SystemRefused where there is no descriptor or
     /// thread to be had.
     fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
         if self.core.is_closed() {

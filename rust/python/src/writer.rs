@@ -205,7 +205,7 @@ impl Writer {
     ///     `interval` is out of range.
     /// HandleClosed, ForkedHandle
     ///     As `publish`.
-    /// OSError
+    /// SystemRefused
     ///     The thread could not be started.
     ///
     /// Notes
@@ -282,7 +282,9 @@ impl Heartbeat {
             }
         };
         let token = Token::current().or_raise()?;
-        let thread = Builder::new().name("snapring-beat".into()).spawn(run)?;
+        let thread = Builder::new().name("snapring-beat".into()).spawn(run);
+        let refused = |source| snapring_core::Error::Io { what: "starting the heartbeat".into(), source };
+        let thread = thread.map_err(refused).or_raise()?;
         Ok(Self { token, stop, thread: Some(thread) })
     }
 }

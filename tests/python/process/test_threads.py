@@ -1,5 +1,6 @@
 """Threads share handles without a lock of their own."""
 
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -124,7 +125,7 @@ def test_closing_under_use(ring_dir: Path) -> None:
 
         def work(index: int, writer: "Writer[bytes]" = writer, reader: "Reader[bytes]" = reader) -> str:
             try:
-                for number in range(10_000):
+                for number in itertools.count():
                     if index == 0 and number == 50:
                         writer.close()
                         reader.close()
