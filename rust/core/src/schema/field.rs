@@ -56,7 +56,7 @@ pub enum Choice {
     Str(String),
 }
 
-/// One field of a record. `offset` and `bit` are given by the [`Builder`] or by the text that was parsed.
+/// One field of a record. `offset` and `bit` are given by [`super::Builder`] or by the text that was parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Field {
