@@ -99,17 +99,17 @@ fn integer(value: i64) -> Result<u64, Fault> {
     if value == i64::MIN { Err(Fault::Reserved) } else { Ok(value as u64) }
 }
 
-/// Stores an integer.
+/// Stores an integer at [`Place::word`].
 #[inline]
-pub fn put_int(words: &mut [u64], place: Place, value: i64) -> Result<(), Fault> {
-    words[place.word as usize] = integer(value)?;
+pub fn put_int(words: &mut [u64], word: u32, value: i64) -> Result<(), Fault> {
+    words[word as usize] = integer(value)?;
     Ok(())
 }
 
-/// Stores a float, whatever its value.
+/// Stores a float, whatever its value, at [`Place::word`].
 #[inline]
-pub fn put_float(words: &mut [u64], place: Place, value: f64) {
-    words[place.word as usize] = value.to_bits();
+pub fn put_float(words: &mut [u64], word: u32, value: f64) {
+    words[word as usize] = value.to_bits();
 }
 
 /// Stores a bool.

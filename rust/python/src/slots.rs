@@ -22,7 +22,7 @@ pub(crate) enum Seen<'py> {
 pub(crate) struct Layout {
     class: Py<PyType>,
     /// One byte offset per field, each found by [`offset`]; empty if fields must be read as attributes.
-    offsets: Box<[usize]>,
+    offsets: Box<[u32]>,
 }
 
 impl Layout {
@@ -53,7 +53,7 @@ impl Layout {
 /// Slots of an object of the right type.
 pub(crate) struct Slots<'a, 'py> {
     object: &'a Bound<'py, PyAny>,
-    offsets: &'a [usize],
+    offsets: &'a [u32],
 }
 
 impl<'py> Slots<'_, 'py> {
@@ -90,7 +90,7 @@ impl<'py> Slots<'_, 'py> {
         let start = self.object.as_ptr().cast::<*mut ffi::PyObject>();
         // SAFETY: `offset` checked that a pointer slot of this class lies there, inside its basic size, and
         // `Layout::slots` that the object is of exactly this class. CPython aligns slots to pointers and zeroes them.
-        let value = unsafe { *start.byte_add(self.offsets[index]) };
+        let value = unsafe { *start.byte_add(self.offsets[index] as usize) };
         // SAFETY: null, or an object that the slot owns a reference to. `self.object` keeps the slot alive, and nobody
         // empties it while we look: the callers above run no Python code, and either they hold the GIL or the class is
         // frozen.
@@ -99,7 +99,7 @@ impl<'py> Slots<'_, 'py> {
 }
 
 /// The offset at which objects of exactly `class` keep field `name`, if it is a plain slot.
-fn offset(class: &Bound<'_, PyType>, name: &Bound<'_, PyString>) -> Option<usize> {
+fn offset(class: &Bound<'_, PyType>, name: &Bound<'_, PyString>) -> Option<u32> {
     let descriptor = class.getattr(name).ok()?;
     let member_type = &raw mut ffi::PyMemberDescr_Type;
     if descriptor.get_type_ptr() != member_type {
@@ -118,7 +118,8 @@ fn offset(class: &Bound<'_, PyType>, name: &Bound<'_, PyString>) -> Option<usize
     let offset = usize::try_from(member.offset).ok()?;
     let absolute = member.flags & ffi::Py_RELATIVE_OFFSET == 0 && member.type_code == ffi::Py_T_OBJECT_EX;
     let inside = offset >= size_of::<ffi::PyObject>() && offset + size_of::<*mut ffi::PyObject>() <= size;
-    (inherits && absolute && inside && offset.is_multiple_of(align_of::<*mut ffi::PyObject>())).then_some(offset)
+    let plain = inherits && absolute && inside && offset.is_multiple_of(align_of::<*mut ffi::PyObject>());
+    u32::try_from(offset).ok().filter(|_| plain)
 }
 
 /// Calls `class` with `args`, none of which may be missing; the last are given by keyword, under the names `keywords`.

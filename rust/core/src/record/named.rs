@@ -129,9 +129,9 @@ fn put(words: &mut [u64], field: &Field, value: &Value) -> Result<(), Fault> {
         Ok(())
     };
     match (field.kind, value) {
-        (Kind::Int, Value::Int(value)) => put_int(words, place, *value),
+        (Kind::Int, Value::Int(value)) => put_int(words, place.word, *value),
         (Kind::Float, Value::Float(value)) => {
-            put_float(words, place, *value);
+            put_float(words, place.word, *value);
             Ok(())
         }
         (Kind::Bool, Value::Bool(value)) => {

@@ -43,10 +43,12 @@ struct Section {
     others: Vec<usize>,
 }
 
-/// What suffices to pack a plain number: small, so that a snapshot's steps share few cache lines.
+/// What suffices to pack a plain number: small, so that a snapshot's steps share few cache lines. A scheduler publishes
+/// once a step, when its caches hold other things.
+#[derive(Clone, Copy)]
 struct Step {
-    index: usize,
-    place: Place,
+    index: u32,
+    word: u32,
 }
 
 /// All that is known of a field.
@@ -96,14 +98,16 @@ impl PackPlan {
 impl Section {
     fn pack(&self, object: &Bound<'_, PyAny>, filler: Filler, words: &mut [u64]) -> PyResult<()> {
         let Some(slots) = self.layout.slots(object) else { return self.pack_attributes(object, filler, words) };
-        for &Step { index, place } in &self.ints {
-            if slots.int(index).is_none_or(|value| record::put_int(words, place, value).is_err()) {
+        for &Step { index, word } in &self.ints {
+            let index = index as usize;
+            if slots.int(index).is_none_or(|value| record::put_int(words, word, value).is_err()) {
                 self.fields[index].pack(slots.read(index), filler, words)?;
             }
         }
-        for &Step { index, place } in &self.floats {
+        for &Step { index, word } in &self.floats {
+            let index = index as usize;
             match slots.float(index) {
-                Some(value) => record::put_float(words, place, value),
+                Some(value) => record::put_float(words, word, value),
                 None => self.fields[index].pack(slots.read(index), filler, words)?,
             }
         }

@@ -54,8 +54,8 @@ impl Compiler<'_> {
             let action = self.action(field, &path)?;
             let index = fields.len();
             match action {
-                Action::Int => ints.push(Step { index, place }),
-                Action::Float | Action::Timestamp => floats.push(Step { index, place }),
+                Action::Int => ints.push(Step { index: index as u32, word: place.word }),
+                Action::Float | Action::Timestamp => floats.push(Step { index: index as u32, word: place.word }),
                 _ => others.push(index),
             }
             fields.push(Field { attribute, label, place, unset, action });

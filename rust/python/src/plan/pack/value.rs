@@ -25,13 +25,13 @@ impl Field {
             let text = format!("{} is {value}, but the writer's rank is {}; leave it None", self.label, filler.rank);
             return Err(InvalidValue::new_err(text));
         }
-        record::put_int(words, self.place, value).map_err(|fault| self.refuse(fault))
+        record::put_int(words, self.place.word, value).map_err(|fault| self.refuse(fault))
     }
 
     fn pack_none(&self, filler: Filler, words: &mut [u64]) -> PyResult<()> {
         match &self.action {
             Action::Rank => return self.pack_int(i64::from(filler.rank), filler, words),
-            Action::Timestamp => record::put_float(words, self.place, filler.now_s),
+            Action::Timestamp => record::put_float(words, self.place.word, filler.now_s),
             _ if self.unset.is_none() => {
                 let text = format!("{} is None; give a value, or declare the field as ... | None", self.label);
                 return Err(InvalidValue::new_err(text));
@@ -52,7 +52,7 @@ impl Field {
             Action::Section(section, _) => return section.pack(value, filler, words),
             Action::Int | Action::Rank => return self.pack_int(self.taken(value, value.extract())?, filler, words),
             Action::Float | Action::Timestamp => {
-                record::put_float(words, place, self.taken(value, value.extract())?);
+                record::put_float(words, place.word, self.taken(value, value.extract())?);
                 Ok(())
             }
             Action::Bool => {
