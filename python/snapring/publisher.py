@@ -5,6 +5,7 @@ writer's start and restart, and the containment of every error.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -75,7 +76,8 @@ class Publisher(Generic[T]):
             an exception would keep the frames of the host alive.
 
     Raises:
-        InvalidValue: a duration is out of range. Only the constructor raises.
+        InvalidValue: ``interval`` is no whole number, a duration is out of range, or ``heartbeat_thread`` goes with an
+            infinite ``heartbeat``. Only the constructor raises.
     """
 
     __slots__ = (
@@ -112,6 +114,8 @@ class Publisher(Generic[T]):
     ) -> None:
         if not retry >= 0:
             raise InvalidValue(f"retry must be 0 seconds or more, not {retry!r}")
+        if heartbeat_thread and heartbeat == math.inf:
+            raise InvalidValue("heartbeat_thread needs a heartbeat of finite seconds; infinity switches it off")
         self._rule = PublishRule(interval, heartbeat, stall_interval)
         self._due = self._rule.due  # bound once: the hot path of tick is a clock, this call and two branches
         self._clock = clock
@@ -190,7 +194,9 @@ class Publisher(Generic[T]):
             if now < self._next_start:
                 return False
             self._next_start = now + self._retry
-            writer = self._writer = self._start()
+            writer = self._start()
+            if writer is None:
+                return False
         if self._failing:
             self._next_try = now + self._stall_interval
         snapshot = collect()
@@ -202,14 +208,18 @@ class Publisher(Generic[T]):
         self._succeeded(now)
         return True
 
-    def _start(self) -> WriterLike[T]:
-        writer = self._factory()
+    def _start(self) -> WriterLike[T] | None:
+        """The writer, started; None if a signal handler closed this publisher meanwhile and found none to close."""
+        writer = self._writer = self._factory()
         if self._heartbeat_thread:
             try:
                 writer.start_heartbeat(self._heartbeat)
             except Exception as error:  # noqa: BLE001  snapshots matter more than the beat
                 self._count(error)
                 self._warn("the heartbeat thread did not start (%s); publishing without it", self.last_error)
+        if self._closed:
+            self.close()
+            return None
         return writer
 
     def _succeeded(self, now: float) -> None:

@@ -4,6 +4,7 @@
 brings the time and tells afterwards when the publish came about, so everything here can be tested as a table.
 """
 
+import operator
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -53,8 +54,8 @@ class PublishRule:
        has passed since the last publish;
     3. idle: when the previous call was not idle; then once per ``heartbeat``. Force means nothing here, because
        engines force on every pass of an idle loop;
-    4. stalled: when ``stall_interval`` has passed since the last publish, forced or not. Stalled and idle calls do not
-       count towards the interval;
+    4. stalled: when ``stall_interval`` (or ``heartbeat``, if that is shorter) has passed since the last publish, forced
+       or not. Stalled and idle calls do not count towards the interval;
     5. whenever an earlier one was due and has not come about (see :meth:`published`).
 
     A publish for whatever reason restarts the interval and the heartbeat.
@@ -67,7 +68,7 @@ class PublishRule:
         stall_interval: seconds, >= 0.
 
     Raises:
-        InvalidValue: ``heartbeat`` or ``stall_interval`` is out of range.
+        InvalidValue: ``interval`` is no whole number, ``heartbeat`` or ``stall_interval`` is out of range.
     """
 
     __slots__ = ("_heartbeat", "_interval", "_last", "_left", "_phase", "_stall_interval")
@@ -75,14 +76,17 @@ class PublishRule:
     def __init__(
         self, interval: int = INTERVAL, heartbeat: float = HEARTBEAT_S, stall_interval: float = STALL_INTERVAL_S
     ) -> None:
+        try:
+            self._interval = operator.index(interval)  # under 1 the countdown is over at the first call, as it is at 1
+        except TypeError:
+            raise InvalidValue(f"interval must be a whole number of calls, not {interval!r}") from None
         # Written so that NaN, which compares false with everything, is refused too.
         if not heartbeat > 0:
             raise InvalidValue(f"heartbeat must be more than 0 seconds, not {heartbeat!r}")
         if not stall_interval >= 0:
             raise InvalidValue(f"stall_interval must be 0 seconds or more, not {stall_interval!r}")
-        self._interval = interval  # under 1 the countdown is over at the first call, as it is at 1
         self._heartbeat = heartbeat
-        self._stall_interval = stall_interval
+        self._stall_interval = min(stall_interval, heartbeat)
         self._left = self._interval
         self._phase: str | None = None
         # When the last publish came about. "Never" makes every rule say yes, so it also stands for one that is owed.

@@ -148,8 +148,31 @@ def test_close_closes_the_writer_once_and_ends_the_ticks() -> None:
     assert repr(bench.publisher) == "<Publisher closed, published=1, failures=0>"
 
 
-@pytest.mark.parametrize("options", [{"heartbeat": 0.0}, {"stall_interval": math.nan}, {"retry": -1.0}])
-def test_durations_out_of_range_are_refused_at_construction(options: dict[str, Any]) -> None:
+def test_closing_while_the_writer_starts_gives_the_slot_back() -> None:
+    """A signal handler may close the publisher amid the factory: the writer is closed, and nothing collected."""
+
+    def start() -> FakeWriter:
+        publisher.close()
+        return writer
+
+    writer, publisher = FakeWriter(), Publisher(start, clock=lambda: 0.0)
+
+    assert not publisher.tick(pytest.fail)
+    assert (writer.closes, writer.values, publisher.failures) == (1, [], 0)
+    assert repr(publisher) == "<Publisher closed, published=0, failures=0>"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"interval": None},
+        {"heartbeat": 0.0},
+        {"heartbeat": math.inf, "heartbeat_thread": True},
+        {"stall_interval": math.nan},
+        {"retry": -1.0},
+    ],
+)
+def test_settings_out_of_range_are_refused_at_construction(options: dict[str, Any]) -> None:
     """Only the constructor raises: a wrong setting is seen when the server starts."""
     with pytest.raises(InvalidValue, match=next(iter(options))):
         Publisher(FakeWriter, **options)

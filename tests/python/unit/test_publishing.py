@@ -44,7 +44,7 @@ class NaiveRule:
         if call.phase == "idle":
             return previous != "idle" or waited >= self.heartbeat
         if call.phase == "stalled":
-            return waited >= self.stall_interval
+            return waited >= min(self.stall_interval, self.heartbeat)
         counted = sum(old.phase == "busy" and not old.force for old in [*since, call])
         return call.force or counted >= max(1, self.interval) or waited >= self.heartbeat
 
@@ -186,6 +186,20 @@ def test_plain_strings_are_phases() -> None:
     assert rule.due(0.0, phase="idle")
     rule.published(0.0)
     assert not rule.due(0.0, phase=Phase.IDLE)
+
+
+def test_the_heartbeat_bounds_a_stalled_loop_too() -> None:
+    """A stall interval over the heartbeat acts as the heartbeat."""
+    calls = [(0.9, False, Phase.STALLED), (1.0, False, Phase.STALLED), (1.5, False, Phase.STALLED)]
+
+    assert answers(started(heartbeat=1.0, stall_interval=60.0), calls) == [False, True, False]
+
+
+@pytest.mark.parametrize("interval", [None, "15", math.nan, 15.0])
+def test_an_interval_that_is_no_whole_number_is_refused(interval: Any) -> None:  # noqa: ANN401  wrong on purpose
+    """A countdown from it would end in an error at every call, or never."""
+    with pytest.raises(InvalidValue, match="interval must be a whole number"):
+        PublishRule(interval)
 
 
 @pytest.mark.parametrize("options", [{"heartbeat": 0}, {"heartbeat": math.nan}, {"stall_interval": -0.1}])
