@@ -83,8 +83,8 @@ class Watching:
         self.reader, self.args = reader, args
         self.pending: set[int] = set()
         self.printed = 0
-        self.next_s = time.monotonic()
-        self.deadline_s = math.inf if args.timeout is None else self.next_s + args.timeout
+        self.next_s = -math.inf  # the pace counts from the first round: the look before it may take long
+        self.deadline_s = math.inf if args.timeout is None else time.monotonic() + args.timeout
         self.selection: Selection | None = None
 
     def run(self) -> int:
@@ -122,9 +122,12 @@ class Watching:
         """Print what is due; true once that are all the lines that were asked for."""
         chosen = self.pending
         if self.args.interval is not None:
-            if not now and time.monotonic() < self.next_s:
+            now_s = time.monotonic()
+            if not now and now_s < self.next_s:
                 return False
-            self.next_s = max(self.next_s + self.args.interval, time.monotonic())
+            # A round that was missed is left out, and not printed at once with the next.
+            due_s = self.next_s + self.args.interval
+            self.next_s = due_s if due_s > now_s else now_s + self.args.interval
             chosen = self.pending if self.args.on_change else {row.rank for row in rows}
         for row in rows:
             if row.rank in chosen and self.selection is not None:

@@ -89,13 +89,12 @@ def test_timeout(writer: "snapring.Writer[LoadSnapshot]") -> None:
 def test_interval(writer: "snapring.Writer[LoadSnapshot]") -> None:
     """--interval prints every rank at that pace, changed or not, and no faster."""
     before = time.monotonic()
-    done = command("watch", "box", *LONG, "--interval", "20ms", "--count", "6", "--json")
+    done = command("watch", "box", *LONG, "--interval", "300ms", "--count", "6", "--json")
     took = time.monotonic() - before
 
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(line["rank"], line["version"]) for line in found] == [(0, 1), (1, None)] * 3
-    assert took >= 0.04
-    assert found[-1]["time"] - found[0]["time"] >= 0.03
+    assert took >= 0.6
 
 
 def test_interval_on_change(writer: "snapring.Writer[LoadSnapshot]") -> None:
