@@ -2,7 +2,10 @@
 
 mod support;
 
-use snapring_core::bell::BY_FUTEX;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, AsRawFd};
+use rustix::fs::inotify;
+use snapring_core::bell::{BY_FILE, BY_FUTEX};
 use snapring_core::wake::BellFile;
 use snapring_core::{Reader, Ring, Writer};
 use std::path::Path;
@@ -35,7 +38,7 @@ fn play(path: &Path, own: u32, mut random: Rng) {
         if own == 0 {
             publish(&writer);
         }
-        sleep_until(&ring, bell, 1 - own, round);
+        sleep_until(&ring, &bell, 1 - own, round);
         if own == 1 {
             (0..random.below(100)).for_each(|_| std::hint::spin_loop()); // now before, now after the other sleeps
             publish(&writer);
@@ -77,7 +80,7 @@ fn every_waiter_wakes() {
         for _ in 0..WAITERS {
             scope.spawn(|| {
                 for round in 1..=ROUNDS / 10 {
-                    sleep_until(&ring, bell, 0, round);
+                    sleep_until(&ring, &bell, 0, round);
                     together.wait();
                 }
             });
@@ -89,4 +92,26 @@ fn every_waiter_wakes() {
             together.wait();
         }
     });
+}
+
+/// A publish wakes whoever polls an inotify descriptor of the bell's file, and only once it was armed for that.
+#[test]
+fn a_publish_touches_the_bells_file_once_it_is_armed() {
+    let place = Place::new();
+    let writer = Writer::open(writer_options(place.path(), 0, 1)).unwrap();
+    publish(&writer);
+    let reader: Reader = reader(place.path());
+    let ring = attached(&reader);
+    let bell = reader.bell(&ring).expect("the writer's bell");
+    let notices = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).unwrap();
+    let file = format!("/proc/self/fd/{}", bell.as_fd().as_raw_fd());
+    inotify::add_watch(&notices, file, inotify::WatchFlags::MODIFY).unwrap();
+    let touched = |limit: Timespec| poll(&mut [PollFd::new(&notices, PollFlags::IN)], Some(&limit)).unwrap() == 1;
+
+    publish(&writer);
+    assert!(!touched(Timespec { tv_sec: 0, tv_nsec: 0 }));
+
+    bell.arm(BY_FILE);
+    publish(&writer);
+    assert!(touched(Timespec { tv_sec: DEADLINE.as_secs() as i64, tv_nsec: 0 }));
 }

@@ -74,8 +74,9 @@ fn rank_info(ring: &Ring, rank: u32, max_age_ns: u64, this_boot: bool) -> Result
     let claimed = ring.is_claimed(rank, Ask::Now)?;
     let mut row = [0; cell::PAYLOAD]; // the stamp is enough
     let (state, age_ns, beat_age_ns) = match ring.read(rank, &mut row) {
-        // Written so fast that no copy could be had: that is life, and as young as can be.
-        Err(Error::Contended { .. }) => (State::Live, Some(0), Some(0)),
+        // Written so fast that no copy could be had, or never again: the claim tells which.
+        Err(Error::Contended { .. }) if claimed => (State::Live, Some(0), Some(0)),
+        Err(Error::Contended { .. }) => (State::Dead, None, None),
         Err(error) => return Err(error),
         Ok(_) => match Reading::of(&row) {
             None => (State::Never, None, None),
@@ -146,7 +147,7 @@ pub fn leftovers(options: &DirOptions, older_than_ns: u64, remove: bool) -> Resu
     };
     let old = |file: &str| {
         statat(&directory, file, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
-            let changed_ns = stat.st_mtime as u64 * 1_000_000_000 + stat.st_mtime_nsec;
+            let changed_ns = u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec);
             let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
             regular && stat.st_uid == uid && now_ns.saturating_sub(changed_ns) >= older_than_ns
         })

@@ -42,14 +42,33 @@ pub(crate) struct Claimed {
     /// Last version, published or inherited.
     pub(crate) version: u64,
     look_at_ns: u64,
-    /// Wall clock less monotonic clock, ns, as of the last look: one clock read a publish is enough, and a step of the
-    /// wall clock shows within a second.
-    pub(crate) wall_minus_mono_ns: u64,
+    time_namespace: u64,
+    /// Bytes of every payload, 0 where they are free.
+    pub(crate) record_bytes: usize,
 }
 
 impl Claimed {
     pub(crate) fn slot(&self) -> Slot<'_> {
         slot_in(&self.slot_map, &self.header.geometry, self.rank)
+    }
+
+    /// Says whose clock stamps the slot from now on; before the first publish, because until then it holds somebody
+    /// else's stamps.
+    #[inline]
+    pub(crate) fn own_clock(&self) {
+        let slot = self.slot();
+        if slot.load(word::TIME_NS) != self.time_namespace {
+            slot.store(word::TIME_NS, self.time_namespace);
+            slot.store(word::BEAT_NS, 0);
+        }
+    }
+
+    /// Stores a sign of life, where readers can date it.
+    pub(crate) fn beat(&self) {
+        let slot = self.slot();
+        if slot.load(word::TIME_NS) == self.time_namespace {
+            slot.store(word::BEAT_NS, clock::mono_ns());
+        }
     }
 
     /// True once the file was marked; the word only says "look again", so it needs no order.
@@ -59,7 +78,7 @@ impl Claimed {
 
     /// True while the ring's path names this file.
     pub(crate) fn is_current(&self, options: &WriterOptions) -> bool {
-        self.directory.inode(&format!("{}{RING}", options.name)) == self.inode
+        options.dir.names(&format!("{}{RING}", options.name), self.inode)
     }
 
     /// True once the ring was replaced or removed: looks at its path at most once a second.
@@ -74,14 +93,10 @@ impl Claimed {
     #[cold]
     fn look(&mut self, options: &WriterOptions, now_ns: u64) -> bool {
         self.look_at_ns = now_ns + LOOK_EVERY_NS;
-        self.wall_minus_mono_ns = clock::wall_minus_mono_ns();
         if !self.is_current(options) {
             return true;
         }
-        let lost = |bell: &BellFile| {
-            let named = self.directory.inode(&format!("{}{BELL}", options.name));
-            rustix::fs::fstat(bell).map_or(0, |stat| stat.st_ino) != named
-        };
+        let lost = |bell: &BellFile| !options.dir.names(&format!("{}{BELL}", options.name), bell.inode());
         if options.wake && self.bell.as_ref().is_none_or(lost) {
             // A bell that cannot be had now is asked for again in a second; waiters poll meanwhile.
             let nonce = self.header.nonce;
@@ -155,7 +170,9 @@ pub(crate) fn claim_rank(options: &WriterOptions, origins: &Origins) -> Result<C
         }
         std::thread::sleep(PAUSE);
     }
-    Err(Error::Invalid(format!("ring {name:?} was replaced {ROUNDS} times while rank {} tried to claim it", options.rank)))
+    Err(Error::LayoutMismatch(format!(
+        "ring {name:?} is being made, replaced or removed by another process, for {ROUNDS} rounds now; is that one stopped?"
+    )))
 }
 
 /// Claims a slot of a fitting ring; `None` when the ring changed meanwhile.
@@ -187,8 +204,6 @@ fn claim_slot(options: &WriterOptions, directory: Directory, ring: RingFile, own
         (word::FILLER, FILLER_LOCAL),
         (word::PID, u64::from(std::process::id())),
         (word::START, clock::process_start()),
-        (word::TIME_NS, clock::time_namespace()),
-        (word::BEAT_NS, clock::mono_ns()),
         (word::EPOCH, epoch),
     ] {
         slot.store(index, value);
@@ -204,6 +219,7 @@ fn claim_slot(options: &WriterOptions, directory: Directory, ring: RingFile, own
     let header = Arc::new(header);
     let look_at_ns = clock::mono_ns() + LOOK_EVERY_NS;
     let rank = options.rank;
+    let record_bytes = header.schema.record_bytes();
     Ok(Some(Claimed {
         directory,
         claim,
@@ -216,7 +232,8 @@ fn claim_slot(options: &WriterOptions, directory: Directory, ring: RingFile, own
         epoch,
         version,
         look_at_ns,
-        wall_minus_mono_ns: clock::wall_minus_mono_ns(),
+        time_namespace: clock::time_namespace(),
+        record_bytes,
     }))
 }
 

@@ -19,7 +19,6 @@ pub const NEW: &str = ".new";
 pub const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 const TMPFS_MAGIC: i64 = 0x0102_1994;
-const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
 
 /// Checks a ring's name: 1 to 64 of `[A-Za-z0-9._-]`, not all dots.
 pub fn check_name(name: &str) -> Result<(), Error> {
@@ -65,9 +64,21 @@ impl DirOptions {
         set.unwrap_or_else(|| PathBuf::from(format!("/dev/shm/snapring-{}", rustix::process::geteuid().as_raw())))
     }
 
-    /// Inode that `file` in that directory names now, 0 for none. Needs no descriptor, so it works where none is left.
-    pub fn inode(&self, file: &str) -> u64 {
-        statat(CWD, self.path().join(file), AtFlags::SYMLINK_NOFOLLOW).map_or(0, |stat| stat.st_ino)
+    /// The same directory, whatever becomes of the environment and of the working directory.
+    #[must_use]
+    pub fn resolved(&self) -> Self {
+        let path = self.path();
+        Self { path: Some(std::path::absolute(&path).unwrap_or(path)), ..*self }
+    }
+
+    /// True unless `file` in that directory is known to name something else than `inode`, or nothing. Where the path
+    /// cannot be looked at (no permission, say), nothing is known to have changed. Needs no descriptor.
+    pub fn names(&self, file: &str, inode: u64) -> bool {
+        match statat(CWD, self.path().join(file), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat.st_ino == inode,
+            Err(Errno::NOENT | Errno::NOTDIR) => false,
+            Err(_) => true,
+        }
     }
 }
 
@@ -124,7 +135,7 @@ impl Directory {
             )));
         }
         let kind = fstatfs(&self.fd).map_err(|error| Error::io(format!("looking at the file system of {path}"), error))?.f_type;
-        if !allow_disk && !matches!(kind, TMPFS_MAGIC | HUGETLBFS_MAGIC) {
+        if !allow_disk && kind != TMPFS_MAGIC {
             return Err(Error::Invalid(format!(
                 "{path} is not in memory (tmpfs): write-back would stall publishes; set SNAPRING_DIR to a directory on a tmpfs, \
                  or pass allow_disk=True"

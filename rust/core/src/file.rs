@@ -161,7 +161,9 @@ impl Unnamed {
 
 /// Reserves `bytes` for `fd`, so that no later store can fault for want of memory.
 pub fn reserve(directory: &Directory, name: &str, fd: impl AsFd, bytes: u64) -> Result<(), Error> {
-    match fallocate(fd, FallocateFlags::empty(), 0, bytes) {
+    // A signal may undo all of it on older kernels; its handler has run then, and the next try is a whole one.
+    let outcome = rustix::io::retry_on_intr(|| fallocate(&fd, FallocateFlags::empty(), 0, bytes));
+    match outcome {
         Ok(()) => Ok(()),
         Err(Errno::NOSPC | Errno::NOMEM | Errno::DQUOT | Errno::FBIG) => Err(full(directory, name, bytes)),
         Err(error) => Err(Error::io(format!("reserving {bytes} bytes in {}", directory.path().display()), error)),

@@ -1,7 +1,7 @@
 //! The reader of all ranks: attaches when there is something to attach to, and again when that was replaced.
 
 use crate::clock;
-use crate::dir::{DirOptions, Directory, check_name};
+use crate::dir::{BELL, DirOptions, Directory, RING, check_name};
 use crate::error::Error;
 use crate::file::RingFile;
 use crate::mapping::Access;
@@ -59,7 +59,7 @@ impl Reader {
     pub fn open(options: ReaderOptions) -> Result<Self, Error> {
         check_name(&options.name)?;
         Ok(Self {
-            options,
+            options: ReaderOptions { dir: options.dir.resolved(), ..options },
             current: ArcSwapOption::empty(),
             look_at_ns: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -93,14 +93,15 @@ impl Reader {
     }
 
     /// The ring's bell, once it has one that this process may write.
-    pub fn bell<'a>(&self, ring: &'a Ring) -> Option<&'a BellFile> {
-        if let Some(bell) = ring.bell.get() {
+    pub fn bell(&self, ring: &Ring) -> Option<Arc<BellFile>> {
+        if let Some(bell) = ring.bell.load_full() {
             return Some(bell);
         }
         // A bell that may not be opened is one that waiters do without; they poll.
         let directory = self.directory().ok().flatten()?;
-        let found = BellFile::open(&directory, &self.options.name, ring.header.nonce).ok().flatten()?;
-        Some(ring.bell.get_or_init(|| found))
+        let found = Arc::new(BellFile::open(&directory, &self.options.name, ring.header.nonce).ok().flatten()?);
+        ring.bell.store(Some(Arc::clone(&found)));
+        Some(found)
     }
 
     #[cold]
@@ -110,13 +111,26 @@ impl Reader {
         }
         // No lock: two threads that attach at once make one mapping too many, and a child of a fork can never meet a
         // lock that nobody is left to free.
-        let next = self.attach()?;
-        // Only now: while there is nothing to attach to, each call looks again.
-        self.look_at_ns.store(clock::coarse_ns() + LOOK_EVERY_NS, Ordering::SeqCst);
-        match next {
-            Found::Same => {}
-            Found::Nothing => self.put(None),
-            Found::Ring(ring) => self.put(Some(ring)),
+        for _ in 0..ROUNDS {
+            let next = self.attach()?;
+            // Only now: while there is nothing to attach to, each call looks again.
+            self.look_at_ns.store(clock::coarse_ns() + LOOK_EVERY_NS, Ordering::SeqCst);
+            let inode = match next {
+                Found::Same => break,
+                Found::Nothing => {
+                    self.put(None);
+                    break;
+                }
+                Found::Ring(ring) => {
+                    let inode = ring.inode;
+                    self.put(Some(ring));
+                    inode
+                }
+            };
+            // Another thread may have attached to something newer meanwhile, which this one just displaced.
+            if self.options.dir.names(&format!("{}{RING}", self.options.name), inode) {
+                break;
+            }
         }
         if self.closed.load(Ordering::SeqCst) {
             self.look_at_ns.store(0, Ordering::SeqCst);
@@ -135,12 +149,17 @@ impl Reader {
 
     fn attach(&self) -> Result<Found, Error> {
         let name = &self.options.name;
-        let file_name = format!("{name}{}", crate::dir::RING);
+        let file_name = format!("{name}{RING}");
         for _ in 0..ROUNDS {
             if let Some(ring) = &*self.current.load()
                 && ring.is_here()
-                && ring.inode == self.options.dir.inode(&file_name)
+                && self.options.dir.names(&file_name, ring.inode)
             {
+                if let Some(bell) = &*ring.bell.load()
+                    && !self.options.dir.names(&format!("{name}{BELL}"), bell.inode())
+                {
+                    ring.bell.store(None); // a writer makes another; the next wait looks for it
+                }
                 return Ok(Found::Same);
             }
             let Some(directory) = self.directory()? else {

@@ -11,9 +11,10 @@ use crate::mapping::{Access, Mapping};
 use crate::slot::{Newest, Slot, Stamp, TRIES};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::wake::BellFile;
+use arc_swap::ArcSwapOption;
 use rustix::fd::OwnedFd;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A claim's answer is good for this long, and a snapshot younger than this needs none.
 pub const CLAIM_FRESH_NS: u64 = 50_000_000;
@@ -104,7 +105,7 @@ pub struct Ring {
     /// Its reader went on to another, or to none.
     left: AtomicBool,
     /// Filled by [`crate::reader::Reader::bell`].
-    pub(crate) bell: OnceLock<BellFile>,
+    pub(crate) bell: ArcSwapOption<BellFile>,
 }
 
 impl Ring {
@@ -126,7 +127,7 @@ impl Ring {
             last_good: Mutex::default(),
             foreign: Mutex::default(),
             left: AtomicBool::new(false),
-            bell: OnceLock::new(),
+            bell: ArcSwapOption::empty(),
         })
     }
 
@@ -164,23 +165,23 @@ impl Ring {
         cell::PAYLOAD + self.header.geometry.payload_words()
     }
 
-    /// Reads every rank into rows of `row_words` words; `filled` is told of each whether it published.
+    /// Reads every rank into rows of `row_words` words; `filled` is told of each whether it published, or
+    /// what is wrong with it: a rank that cannot be read takes no other along.
     #[inline]
-    pub fn read_all<E: From<Error>>(
+    pub fn read_all(
         &self,
         rows: &mut [u64],
         row_words: usize,
-        mut filled: impl FnMut(u32, &mut [u64], bool) -> Result<(), E>,
-    ) -> Result<(), E> {
+        mut filled: impl FnMut(u32, &mut [u64], Result<bool, Error>),
+    ) {
         // A cold head, and then a cold cell found through it, are two waits for memory. Asked for ahead, and with little
         // else in between, those of many ranks overlap.
         let touched = (0..self.ranks()).fold(0, |all, rank| all ^ self.slot(rank).touch());
         core::hint::black_box(touched);
         for (rank, row) in (0..self.ranks()).zip(rows.chunks_exact_mut(row_words)) {
-            let published = self.read(rank, row)?;
-            filled(rank, row, published)?;
+            let outcome = self.read(rank, row);
+            filled(rank, row, outcome);
         }
-        Ok(())
     }
 
     /// Copies the newest value of `rank` into `row`; when it never published, sets the row's version to 0 and gives
@@ -221,7 +222,11 @@ impl Ring {
     #[cold]
     fn keep(&self, rank: u32, row: &[u64]) {
         let mut last_good = self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
-        last_good.insert(rank, row.to_vec());
+        let kept = last_good.entry(rank).or_default();
+        // Neither a look at the stamp alone nor a slower thread may displace a whole, newer value.
+        if row.len() > kept.len() || row.len() == kept.len() && row[cell::VERSION] > kept[cell::VERSION] {
+            row.clone_into(kept);
+        }
     }
 
     /// The last good value, unless a newer one was returned since: a reader never goes back.
@@ -259,8 +264,13 @@ impl Ring {
 
     /// True when a living process claims `rank`.
     pub fn is_claimed(&self, rank: u32, ask: Ask) -> Result<bool, Error> {
+        self.is_claimed_at(rank, ask, clock::mono_ns())
+    }
+
+    #[inline]
+    fn is_claimed_at(&self, rank: u32, ask: Ask, asked_ns: u64) -> Result<bool, Error> {
         let answer = &self.answers[rank as usize];
-        let (last, asked_ns) = (answer.load(Ordering::Relaxed), clock::mono_ns());
+        let last = answer.load(Ordering::Relaxed);
         if last != 0 && asked_ns.saturating_sub(last & !1) < ask.fresh_ns() {
             return Ok(last & 1 == 1);
         }
@@ -271,17 +281,32 @@ impl Ring {
 
     /// State of `rank` given its newest reading (`None` for never published).
     pub fn state(&self, rank: u32, reading: Option<&Reading>, max_age_ns: u64, ask: Ask) -> Result<State, Error> {
+        self.state_at(rank, reading, max_age_ns, ask, clock::mono_ns())
+    }
+
+    /// [`Self::state`] as of `now_ns` on the monotonic clock, for callers that ask about many ranks.
+    #[inline]
+    pub fn state_at(
+        &self,
+        rank: u32,
+        reading: Option<&Reading>,
+        max_age_ns: u64,
+        ask: Ask,
+        now_ns: u64,
+    ) -> Result<State, Error> {
         let Some(reading) = reading else {
             return Ok(State::Never);
         };
-        let (slot, age_ns) = (self.slot(rank), reading.age_ns());
+        let (slot, age_ns) = (self.slot(rank), now_ns.saturating_sub(reading.stamp.mono_ns));
         let same_writer = slot.load(word::EPOCH) == reading.stamp.epoch;
         let on_time = if same_writer && age_ns <= max_age_ns { State::Live } else { State::Stale };
-        // A snapshot this young was published by somebody who lived; the kernel need not be asked.
-        if ask != Ask::Now && same_writer && age_ns < CLAIM_FRESH_NS {
+        // A snapshot this young was published by somebody who lived; the kernel need not be asked. An age that counts
+        // from when it was first seen says nothing of the kind.
+        let dated = slot.load(word::TIME_NS) == self.time_namespace;
+        if ask != Ask::Now && same_writer && dated && age_ns < CLAIM_FRESH_NS {
             return Ok(on_time);
         }
-        if self.is_claimed(rank, ask)? {
+        if self.is_claimed_at(rank, ask, now_ns)? {
             return Ok(on_time);
         }
         // An unclaimed slot that a relay filled says that the relay went, not the rank; unless it said so.

@@ -9,7 +9,7 @@ use crate::layout::PAGE;
 use crate::mapping::{Access, Mapping};
 use crate::sync::{Ordering, compiler_fence};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, OFlags, linkat, openat, renameat};
+use rustix::fs::{AtFlags, CWD, OFlags, fchmod, linkat, openat, renameat};
 use rustix::io::{Errno, pwrite};
 use rustix::thread::futex;
 use rustix::thread::{MembarrierCommand, membarrier};
@@ -34,12 +34,27 @@ fn registered() -> bool {
 pub struct BellFile {
     map: Mapping,
     fd: OwnedFd,
+    inode: u64,
     fenced: bool,
 }
 
 impl BellFile {
-    /// Opens the bell of the generation `nonce`; `None` when there is none, or one of another generation.
+    /// Opens the bell of the generation `nonce` for a waiter; `None` when there is none, or one of another generation.
     pub fn open(directory: &Directory, name: &str, nonce: [u64; 2]) -> Result<Option<Self>, Error> {
+        Self::open_as(directory, name, nonce, || false)
+    }
+
+    /// Inode of the file: the same path with another one is another bell.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    fn open_as(
+        directory: &Directory,
+        name: &str,
+        nonce: [u64; 2],
+        registered: impl FnOnce() -> bool,
+    ) -> Result<Option<Self>, Error> {
         let Some((fd, stat)) = directory.open_file(&format!("{name}{BELL}"), OFlags::RDWR)? else {
             return Ok(None);
         };
@@ -49,7 +64,7 @@ impl BellFile {
         let map = Mapping::new(&fd, 0, PAGE, Access::Write)?;
         let load = |index: usize| map.words()[index].load(Ordering::Relaxed);
         let fits = load(0) == MAGIC && [load(NONCE), load(NONCE + 1)] == nonce;
-        Ok(fits.then(|| Self { map, fd, fenced: !registered() }))
+        Ok(fits.then(|| Self { map, fd, inode: stat.st_ino, fenced: !registered() }))
     }
 
     /// Opens the bell of the generation `nonce`, making it where there is none.
@@ -57,7 +72,7 @@ impl BellFile {
     /// Two writers that replace another generation's at once may end with one bell each; the one that lost its name is
     /// found by the once-a-second look at the path, and waiters look at the heads every 100 ms in any case.
     pub fn open_or_create(directory: &Directory, name: &str, nonce: [u64; 2]) -> Result<Option<Self>, Error> {
-        if let Some(bell) = Self::open(directory, name, nonce)? {
+        if let Some(bell) = Self::open_as(directory, name, nonce, registered)? {
             return Ok(Some(bell));
         }
         let what = |error| Error::io(format!("making the bell of ring {name:?}"), error);
@@ -67,6 +82,7 @@ impl BellFile {
             Err(Errno::NOSPC | Errno::DQUOT) => return Err(full(directory, name, PAGE as u64)),
             Err(error) => return Err(what(error)),
         };
+        fchmod(&fd, FILE_MODE).map_err(what)?; // whatever the umask
         reserve(directory, name, &fd, PAGE as u64)?;
         let mut bytes = [0; 24];
         for (chunk, word) in bytes.chunks_mut(8).zip([MAGIC, nonce[0], nonce[1]]) {
@@ -79,14 +95,14 @@ impl BellFile {
             if error != Errno::EXIST {
                 return Err(what(error));
             }
-            if let Some(faster) = Self::open(directory, name, nonce)? {
+            if let Some(faster) = Self::open_as(directory, name, nonce, registered)? {
                 return Ok(Some(faster));
             }
             let passing = format!("{name}.{:016x}{NEW}", clock::random()?[0]);
             linkat(CWD, &from, directory, &passing, AtFlags::SYMLINK_FOLLOW).map_err(what)?;
             renameat(directory, &passing, directory, &file).map_err(what)?;
         }
-        Self::open(directory, name, nonce)
+        Self::open_as(directory, name, nonce, registered)
     }
 
     /// The protocol's words.

@@ -47,8 +47,11 @@ fn look(ring: &Ring, rank: u32, max_age_ns: u64, ask: Ask) -> Result<Seen, Error
     match ring.read(rank, &mut row) {
         Ok(true) => {}
         Ok(false) => return Ok(Seen { version: 0, state: State::Never }),
-        // Being written all the time is a sign of life; the version tells the change.
-        Err(Error::Contended { .. }) => return Ok(Seen { version: ring.slot(rank).head(), state: State::Live }),
+        // Written all the time, or never again: the claim tells which, the version tells the change.
+        Err(Error::Contended { .. }) => {
+            let state = if ring.is_claimed(rank, ask)? { State::Live } else { State::Dead };
+            return Ok(Seen { version: ring.slot(rank).head(), state });
+        }
         Err(error) => return Err(error),
     }
     let state = ring.state(rank, Reading::of(&row).as_ref(), max_age_ns, ask)?;
@@ -76,7 +79,10 @@ fn look_at_all(reader: &Reader, cursor: &Cursor, max_age_ns: u64, ask: Ask) -> R
         next.seen.reserve(ring.ranks() as usize);
         for rank in 0..ring.ranks() {
             let seen = look(ring, rank, max_age_ns, ask)?;
-            if seen != cursor.version(ring, rank as usize) {
+            // Of another generation any rank that was or is there has changed.
+            let was_there = || cursor.seen.get(rank as usize).is_some_and(|was| was.state != State::Never);
+            let fits = cursor.fits(ring);
+            if seen != cursor.version(ring, rank as usize) || !fits && was_there() {
                 changed.push(rank);
             }
             next.seen.push(seen);

@@ -6,11 +6,14 @@ use crate::dir::check_name;
 use crate::error::Error;
 use crate::fork::Token;
 use crate::header::Header;
-use crate::layout::{MAX_JOB, slot as word};
+use crate::layout::MAX_JOB;
 use crate::options::WriterOptions;
 use crate::slot::{Origin, Stamp};
 use crate::sync::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How long the difference of the clocks is taken for true.
+const WALL_TRUE_NS: u64 = 1_000_000_000;
 
 /// Outcome of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +32,9 @@ pub struct Writer {
     options: WriterOptions,
     token: Token,
     claimed: Mutex<Option<Claimed>>,
-    /// [`Claimed::wall_minus_mono_ns`], to be read without the lock.
+    /// Wall clock less monotonic clock, ns, and until when that is taken for true: one clock read a publish is enough.
     wall_minus_mono_ns: AtomicU64,
+    wall_until_ns: AtomicU64,
 }
 
 /// One moment by both clocks.
@@ -38,7 +42,7 @@ pub struct Writer {
 pub struct Now {
     /// `CLOCK_MONOTONIC`, ns.
     pub mono_ns: u64,
-    /// Wall clock, ns since 1970; a step of it shows within a second of publishes.
+    /// Wall clock, ns since 1970; a step of it shows within a second.
     pub wall_ns: u64,
 }
 
@@ -46,6 +50,7 @@ impl Writer {
     /// Claims the rank, making the ring where there is none.
     pub fn open(options: WriterOptions) -> Result<Self, Error> {
         check_name(&options.name)?;
+        let options = WriterOptions { dir: options.dir.resolved(), ..options };
         if options.rank >= options.ranks {
             return Err(Error::RankOutOfRange { rank: i64::from(options.rank), ranks: options.ranks });
         }
@@ -54,8 +59,8 @@ impl Writer {
         }
         let token = Token::current()?;
         let claimed = claim_rank(&options, &Origins::default())?;
-        let wall_minus_mono_ns = AtomicU64::new(claimed.wall_minus_mono_ns);
-        Ok(Self { options, token, claimed: Mutex::new(Some(claimed)), wall_minus_mono_ns })
+        let (wall_minus_mono_ns, wall_until_ns) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { options, token, claimed: Mutex::new(Some(claimed)), wall_minus_mono_ns, wall_until_ns })
     }
 
     /// What this writer was opened with.
@@ -91,6 +96,11 @@ impl Writer {
     #[inline]
     pub fn now(&self) -> Now {
         let mono_ns = clock::mono_ns();
+        if mono_ns >= self.wall_until_ns.load(Ordering::Acquire) {
+            // In this order: who sees the new limit sees a difference no older than it.
+            self.wall_minus_mono_ns.store(clock::wall_minus_mono_ns(), Ordering::Relaxed);
+            self.wall_until_ns.store(mono_ns + WALL_TRUE_NS, Ordering::Release);
+        }
         Now { mono_ns, wall_ns: mono_ns.wrapping_add(self.wall_minus_mono_ns.load(Ordering::Relaxed)) }
     }
 
@@ -106,17 +116,18 @@ impl Writer {
         if len > room || payload.len() * 8 > room {
             return Err(Error::PayloadTooLarge { got: len.max(payload.len() * 8), max: room });
         }
-        if len > payload.len() * 8 {
+        let whole = claimed.record_bytes == 0 || len == claimed.record_bytes;
+        if len > payload.len() * 8 || !whole {
             return Err(short(len, payload.len())); // the rest would be an older version's
         }
         let Now { mono_ns, wall_ns } = now;
         if claimed.has_moved(&self.options, mono_ns) {
             return Ok(Published::Moved);
         }
-        self.wall_minus_mono_ns.store(claimed.wall_minus_mono_ns, Ordering::Relaxed);
         let version = claimed.version + 1;
         let origin = Origin { start: claimed.epoch, random: 0, version };
         let stamp = Stamp { version, epoch: claimed.epoch, origin, mono_ns, wall_ns, len: len as u64 };
+        claimed.own_clock();
         claimed.slot().publish(&stamp, payload);
         claimed.version = version;
         if let Some(bell) = &claimed.bell {
@@ -140,7 +151,7 @@ impl Writer {
     pub fn beat(&self) -> Result<(), Error> {
         let guard = self.lock()?;
         let claimed = guard.as_ref().ok_or(Error::Closed("writer"))?;
-        claimed.slot().store(word::BEAT_NS, clock::mono_ns());
+        claimed.beat();
         Ok(())
     }
 
@@ -153,7 +164,7 @@ impl Writer {
 
 #[cold]
 fn short(len: usize, words: usize) -> Error {
-    Error::Invalid(format!("a payload of {len} bytes cannot be in {words} words; pass all of its words"))
+    Error::Invalid(format!("a payload of {len} bytes in {words} words is not a whole one; pass all of its words"))
 }
 
 impl Drop for Writer {

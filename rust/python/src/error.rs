@@ -45,21 +45,6 @@ pub(crate) fn from_core(error: Error) -> PyErr {
     }
 }
 
-/// A core error or an exception, for core functions that call back.
-pub(crate) struct Raised(pub(crate) PyErr);
-
-impl From<Error> for Raised {
-    fn from(error: Error) -> Self {
-        Self(from_core(error))
-    }
-}
-
-impl From<PyErr> for Raised {
-    fn from(error: PyErr) -> Self {
-        Self(error)
-    }
-}
-
 /// `?` for core results.
 pub(crate) trait OrRaise<T> {
     /// The value, or the mapped exception.

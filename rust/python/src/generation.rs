@@ -1,14 +1,17 @@
 //! One attached generation with what decodes it; snapshots and views hold it for as long as they live.
 
 use crate::codec::{Source, Unpacker};
-use crate::error::{OrRaise, Raised, from_core};
+use crate::error::{OrRaise, from_core};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use snapring_core::layout::cell;
 use snapring_core::record::{self, Place};
 use snapring_core::schema::Fill;
-use snapring_core::{Ask, Codec, Error, Field, Reading, Ring, State};
+use snapring_core::{Ask, Codec, Error, Field, Reading, Ring, State, clock};
 use std::sync::Arc;
+
+/// First word of a row whose rank published but cannot be read.
+pub(crate) const FAULT: u64 = 2;
 
 /// A ring and how its payloads become Python values. A Python object, because its references are counted without the
 /// bus lock of an `Arc`; Python code never sees it.
@@ -52,47 +55,62 @@ impl Generation {
         vec![u64::MAX; self.row_words * count as usize]
     }
 
-    /// Reads all ranks into new rows; one that never published has version 0 and an absent record.
-    pub(crate) fn read_all(&self) -> PyResult<Vec<u64>> {
+    /// Reads all ranks into new rows; one that never published has version 0 and an absent record, and so has one that
+    /// cannot be read, whose first word is [`FAULT`] then.
+    pub(crate) fn read_all(&self) -> Vec<u64> {
         let mut rows = self.rows(self.ring.ranks());
         let absent = self.ring.header.schema.absent();
-        self.ring
-            .read_all(&mut rows, self.row_words, |rank, row, published| {
-                if published {
-                    self.check(rank, row)?;
-                } else {
-                    row[cell::PAYLOAD..][..absent.len()].copy_from_slice(absent);
-                }
-                Ok::<_, Raised>(())
-            })
-            .map_err(|raised| raised.0)?;
-        Ok(rows)
+        self.ring.read_all(&mut rows, self.row_words, |rank, row, outcome| {
+            let good = matches!(outcome, Ok(true)) && self.names_itself(rank, row);
+            if !good {
+                row[0] = if matches!(outcome, Ok(false)) { 0 } else { FAULT };
+                row[cell::VERSION] = 0;
+                row[cell::PAYLOAD..][..absent.len()].copy_from_slice(absent);
+            }
+        });
+        rows
     }
 
     /// Reads `rank` into `row`, false when it never published; refuses a record that names another rank than its slot's.
     #[inline]
     pub(crate) fn read(&self, rank: u32, row: &mut [u64]) -> PyResult<bool> {
         let published = self.ring.read(rank, row).or_raise()?;
-        if published {
-            self.check(rank, row)?;
+        if published && !self.names_itself(rank, row) {
+            return Err(foreign_rank(rank));
         }
         Ok(published)
     }
 
+    /// False when the record says that it is another rank's.
     #[inline]
-    fn check(&self, rank: u32, row: &[u64]) -> PyResult<()> {
-        if let Some(place) = self.rank_place {
+    fn names_itself(&self, rank: u32, row: &[u64]) -> bool {
+        self.rank_place.is_none_or(|place| {
             let payload = &row[cell::PAYLOAD..];
-            if record::is_present(payload, place) && record::get_int(payload, place) != i64::from(rank) {
-                return Err(foreign_rank(rank));
-            }
-        }
-        Ok(())
+            !record::is_present(payload, place) || record::get_int(payload, place) == i64::from(rank)
+        })
     }
 
     /// State of a rank, asked of the kernel as rarely as the ring allows.
     pub(crate) fn state(&self, rank: u32, reading: Option<&Reading>, ask: Ask) -> PyResult<State> {
         self.ring.state(rank, reading, self.max_age_ns, ask).or_raise()
+    }
+
+    /// States of all rows of [`Self::read_all`], as of one moment.
+    pub(crate) fn states(&self, rows: &[u64]) -> PyResult<Vec<State>> {
+        let now_ns = clock::mono_ns();
+        let state = |(rank, row): (u32, &[u64])| {
+            if row[0] == FAULT {
+                // It published something: a living writer's rank is STALE, any other's DEAD.
+                return Ok(if self.ring.is_claimed(rank, Ask::Recent).or_raise()? {
+                    State::Stale
+                } else {
+                    State::Dead
+                });
+            }
+            let reading = Reading::of(row);
+            self.ring.state_at(rank, reading.as_ref(), self.max_age_ns, Ask::Recent, now_ns).or_raise()
+        };
+        (0u32..).zip(rows.chunks_exact(self.row_words)).map(state).collect()
     }
 
     /// Identity of the file, 32 hex digits.

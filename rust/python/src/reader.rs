@@ -47,6 +47,7 @@ impl Reader {
     fn look(&self, py: Python<'_>) -> PyResult<Option<Py<Generation>>> {
         let attached = self.core.ring().or_raise()?;
         let Some(ring) = &*attached else {
+            self.generation.store(None); // nothing keeps a removed ring mapped
             return Ok(None);
         };
         if let Some(generation) = &*self.generation.load()
@@ -74,16 +75,17 @@ impl Reader {
         py.import("numpy")?.call_method1("empty", (0, dtype))
     }
 
-    /// What this process knows of changes.
+    /// What this process knows of changes; one for all threads.
     fn waiting(&self) -> PyResult<Arc<Waiting>> {
-        if let Some(waiting) = &*self.waiting.load()
-            && waiting.is_here()
-        {
-            return Ok(Arc::clone(waiting));
+        loop {
+            let current = self.waiting.load();
+            if let Some(waiting) = &*current
+                && waiting.is_here()
+            {
+                return Ok(Arc::clone(waiting));
+            }
+            self.waiting.compare_and_swap(&current, Some(Arc::new(Waiting::new(self.max_age_ns)?)));
         }
-        let fresh = Arc::new(Waiting::new(self.max_age_ns)?);
-        self.waiting.store(Some(Arc::clone(&fresh)));
-        Ok(fresh)
     }
 }
 
@@ -162,7 +164,8 @@ impl Reader {
 
     /// Copy the newest snapshot of each rank that has published, in order of rank.
     ///
-    /// Each is whole by itself; they are not of one instant. They share one block of memory. Raises as `read` does.
+    /// Each is whole by itself; they are not of one instant. They share one block of memory. A rank that cannot be read is
+    /// left out and takes no other along; `read` of it raises what is wrong, and `View.faults` shows it.
     fn read_all<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let snapshots = PyList::empty(py);
         let Some(generation) = self.generation(py)? else {
@@ -170,7 +173,7 @@ impl Reader {
         };
         let at = generation.get();
         let words = at.row_words;
-        let rows = at.read_all()?;
+        let rows = at.read_all();
         let batch = Py::new(py, Batch { generation, rows })?;
         for (rank, row) in (0u32..).zip(batch.get().rows.chunks_exact(words)) {
             if row[cell::VERSION] != 0 {
@@ -193,7 +196,7 @@ impl Reader {
         if schema.codec() != Codec::Record {
             return Err(InvalidValue::new_err("a view needs records; use read_all() for bytes and msgpack"));
         }
-        let rows = at.read_all()?;
+        let rows = at.read_all();
         let words = Py::new(py, Words::new(rows))?;
         Ok(View { source: view::Source::Ring(generation), words })
     }
@@ -290,7 +293,8 @@ impl Reader {
 
     /// A descriptor that is readable while a change waits for `poll`: for select, epoll and event loops.
     ///
-    /// Level-triggered: readable until `poll` is called. Do not read it, and take it out of the loop before `close`,
+    /// Level-triggered: readable until `poll` is called. A wake without news is possible: `poll` then gives an empty
+    /// list, and it is waited again. Do not read it, and take it out of the loop before `close`,
     /// which closes it. Every call gives the same one, but a child of a fork has to ask for its own. The first starts a
     /// native thread that waits as `wait` does, until the reader is closed. SystemRefused where there is no descriptor or
     /// thread to be had.

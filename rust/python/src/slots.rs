@@ -27,13 +27,12 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// Finds the slots of `names`. Attributes are used instead where a field has no plain slot, and on free-threaded
-    /// builds for classes that are not frozen: another thread could drop a slot's reference between our reading it and
-    /// our counting it.
+    /// builds: another thread could drop a slot's reference between our reading it and our counting it, of a frozen
+    /// class too (`msgspec.structs.force_setattr`).
     pub(crate) fn new(class: &Bound<'_, PyType>, names: &[Bound<'_, PyString>]) -> PyResult<Self> {
         let py = class.py();
         let free_threaded = py.import("sys")?.getattr("abiflags")?.extract::<String>()?.contains('t');
-        let stable = !free_threaded || class.getattr("__struct_config__")?.getattr("frozen")?.extract()?;
-        let offsets = if stable { names.iter().map(|name| offset(class, name)).collect() } else { None };
+        let offsets = if free_threaded { None } else { names.iter().map(|name| offset(class, name)).collect() };
         Ok(Self { class: class.clone().unbind(), offsets: offsets.unwrap_or_default() })
     }
 
@@ -92,8 +91,8 @@ impl<'py> Slots<'_, 'py> {
         // `Layout::slots` that the object is of exactly this class. CPython aligns slots to pointers and zeroes them.
         let value = unsafe { *start.byte_add(self.offsets[index] as usize) };
         // SAFETY: null, or an object that the slot owns a reference to. `self.object` keeps the slot alive, and nobody
-        // empties it while we look: the callers above run no Python code, and either they hold the GIL or the class is
-        // frozen.
+        // empties it while we look: the callers above run no Python code and hold the GIL (`Layout::new` finds no slots
+        // where there is none).
         unsafe { Borrowed::from_ptr_or_opt(self.object.py(), value) }
     }
 }

@@ -2,13 +2,13 @@
 
 use crate::buffer::Words;
 use crate::error::InvalidValue;
-use crate::generation::Generation;
+use crate::generation::{FAULT, Generation};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString};
 use snapring_core::layout::cell;
 use snapring_core::record::is_present;
-use snapring_core::{Ask, Reading, State};
+use snapring_core::{Reading, State};
 
 static NUMPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
@@ -74,13 +74,7 @@ impl View {
     }
 
     fn states(&self) -> PyResult<Vec<State>> {
-        let Some(generation) = self.generation() else {
-            return Ok(Vec::new());
-        };
-        (0u32..)
-            .zip(self.rows())
-            .map(|(rank, row)| generation.state(rank, Reading::of(row).as_ref(), Ask::Recent))
-            .collect()
+        self.generation().map_or(Ok(Vec::new()), |generation| generation.states(self.words.get().words()))
     }
 }
 
@@ -123,6 +117,13 @@ impl View {
     #[getter(states)]
     fn states_column<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         column(py, "u1", self.states()?.into_iter().map(|state| state as u8))
+    }
+
+    /// Where a rank published but what stands in its slot cannot be read: bool of shape `(ranks,)`. Its row is absent, its
+    /// version 0, and `Reader.read` of it raises what is wrong.
+    #[getter]
+    fn faults<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        column(py, "?", self.rows().map(|row| u8::from(row[0] == FAULT)))
     }
 
     /// Where the state is LIVE at this moment: bool of shape `(ranks,)`. Costs what `states` costs.

@@ -87,7 +87,7 @@ impl Writer {
         let schema = Arc::new(schema);
         let options =
             WriterOptions { cells, payload, job, keep, wake, dir, ..WriterOptions::new(name, rank, ranks, schema) };
-        let core = Arc::new(snapring_core::Writer::open(options).or_raise()?);
+        let core = Arc::new(py.detach(|| snapring_core::Writer::open(options)).or_raise()?);
         let source = Source { compiled, convert: encode };
         let packed = ArcSwap::from_pointee(Packed::new(py, &core, &source)?);
         Ok(Self { core, source, packed, beat: Mutex::new(None) })
@@ -253,7 +253,8 @@ impl Writer {
 impl Writer {
     #[cold]
     fn follow(&self, py: Python<'_>) -> PyResult<()> {
-        self.core.reattach().or_raise()?;
+        // Another process may be at it; other threads need not wait for that.
+        py.detach(|| self.core.reattach()).or_raise()?;
         self.packed.store(Arc::new(Packed::new(py, &self.core, &self.source)?));
         Ok(())
     }
