@@ -10,8 +10,9 @@ import snapring as package
 from command import COMMAND, LONG, snapring, start
 from meta.tree import ROOT
 from pseudo_terminal import PseudoTerminal
+from snapring import cli
 
-VERBS = ["get", "watch", "ls", "schema", "gc", "doctor"]
+VERBS = [verb.__name__.rpartition(".")[2] for verb in cli.VERBS]
 DATA = ROOT / "tests" / "data"
 
 

@@ -176,3 +176,57 @@ print(json.dumps(sorted(set(found))))
     )
 
     assert found == ["open"]
+
+
+DOCTOR = """
+import contextlib, io
+from snapring.cli import main
+
+def doctor():
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        code = main(["doctor", "--json"])
+    found = {finding["check"]: [finding["level"], finding["text"], finding.get("fix", "")]
+             for finding in json.loads(output.getvalue())}
+    return [code, found.get("space"), found.get("inodes"), found.get("rehearsal")]
+"""
+
+
+def test_doctor_says_how_full_it_is() -> None:
+    """Without room for an ordinary ring doctor fails and tries none; what containers get by default is a warning."""
+    found = on_tmpfs(
+        DOCTOR
+        + """
+found = [doctor()]
+leave_free(20)
+print(json.dumps([*found, doctor()]))
+""",
+        size=64 << 20,
+    )
+
+    (small_code, small, _, tried), (full_code, full, _, untried) = found
+    assert (small_code, small[0], tried[0]) == (0, "warn", "ok")
+    assert "of 64.0 MiB" in small[1]
+    assert "--shm-size" in small[2]
+    assert (full_code, full[0], untried) == (1, "fail", None)
+    assert "80.0 KiB free" in full[1]
+    assert "snapring gc" in full[2]
+
+
+def test_doctor_counts_inodes() -> None:
+    """A large file system is in order; few files that can still be made are a warning."""
+    found = on_tmpfs(
+        DOCTOR
+        + """
+found = [doctor()]
+for number in range(os.statvfs(place).f_favail - 63): open(f"{place}/{number}", "w").close()
+print(json.dumps([*found, doctor()]))
+""",
+        size=65 << 20,
+        options=",nr_inodes=100",
+    )
+
+    (_, space, enough, _), (code, _, few, _) = found
+    assert (space[0], enough) == ("ok", None)
+    assert (code, few[0]) == (0, "warn")
+    assert few[1] == "only 63 more files can be made"
+    assert "nr_inodes" in few[2]
