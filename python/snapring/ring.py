@@ -69,7 +69,7 @@ class Writer(_core.Writer[T], Generic[T]):
         Snapshots that a slot keeps, 2 to 65,536. By default what the ring has, or the largest power of two in 4 to 64
         that keeps the file at 8 MiB.
     payload
-        Largest payload in bytes where it is free (bytes and msgpack); 4,096 by default.
+        Largest payload in bytes where it is free (bytes and msgpack); 4,096 by default. A record takes none.
     codec
         See :data:`CodecName`; ``None`` means "bytes" for ``schema=bytes``, else "record".
     job
@@ -132,6 +132,9 @@ class Writer(_core.Writer[T], Generic[T]):
     ) -> Self:
         """Claim the rank."""
         text, compiled = _describe(schema, codec)
+        if payload is not None and compiled is not None:
+            message = f"payload={payload!r} goes with bytes and msgpack; the size of a record is that of its schema"
+            raise InvalidValue(message)
         encode = msgspec.msgpack.Encoder().encode if codec == "msgpack" else None
         return super().__new__(
             cls,

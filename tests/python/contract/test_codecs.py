@@ -51,6 +51,14 @@ def test_what_is_no_bytes_is_refused(ring_dir: Path, payload: Any) -> None:  # n
         writer.publish(payload)
 
 
+def test_a_record_takes_no_payload_size(ring_dir: Path) -> None:
+    """The schema says how large a record is: a size beside it is refused, and no ring is made."""
+    with pytest.raises(InvalidValue, match="payload=10 goes with bytes and msgpack"):
+        Writer("main", rank=0, ranks=1, payload=10)
+
+    assert list(ring_dir.iterdir()) == []
+
+
 def test_a_payload_larger_than_a_cell_is_refused(ring_dir: Path) -> None:
     """The message says what would do; the snapshot before stays, and versions have no gap."""
     with (
