@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from contract.model import FLOOD, Numbered, Spawn, line, patient, tell
-from snapring import Writer
+from snapring import LayoutMismatch, Reader, Writer
 from support import eventually
 
 
@@ -82,6 +82,27 @@ def test_several_may_follow_one_reader(ring_dir: Path, run: Callable[..., object
             await second.aclose()
 
     run(main())
+
+
+def test_changes_are_those_of_this_reader(ring_dir: Path, tmp_path: Path) -> None:
+    """The cursor of ``changes()`` reads as its reader does: its directory, on a disk too, its codec and its job."""
+    disk = tmp_path / "disk"
+    disk.mkdir(mode=0o700)
+
+    async def first(job: str) -> list[int]:
+        reader = Reader("main", schema=dict, codec="msgpack", directory=disk, allow_disk=True, job=job)
+        changes = reader.changes()
+        try:
+            return await asyncio.wait_for(anext(changes), 30)
+        finally:
+            await changes.aclose()
+
+    with Writer("main", 1, 2, schema=dict, codec="msgpack", directory=disk, allow_disk=True, job="mine") as writer:
+        writer.publish({"number": 1})
+
+        assert asyncio.run(first("mine")) == [1]
+        with pytest.raises(LayoutMismatch, match="job"):
+            asyncio.run(first("theirs"))
 
 
 def test_a_cancelled_follower_leaves_nothing(ring_dir: Path) -> None:
