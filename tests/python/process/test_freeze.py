@@ -134,6 +134,39 @@ def test_a_stopped_writer_holds_up_no_reader(ring_dir: Path, spawn: Spawn, rng: 
     eventually(lambda: reader.check(0) is State.DEAD)
 
 
+# Rank 0 of 2, as fast as it can.
+TIGHT_WRITER = """
+import snapring
+writer = snapring.Writer("main", rank=0, ranks=2, schema=bytes, cells=4)
+writer.publish(bytes(4096))
+print("up", flush=True)
+value = bytes(4096)
+while True:
+    writer.publish(value)
+"""
+
+
+def test_a_stopped_writer_holds_up_no_other(ring_dir: Path, spawn: Spawn, rng: random.Random) -> None:
+    """A rank stopped at any moment of its publishing keeps no other rank from publishing, nor from being read.
+
+    A single lock between the two would end it.
+    """
+    stopped = spawn(TIGHT_WRITER)
+    assert line(stopped) == "up"
+    with Writer("main", rank=1, ranks=2, schema=bytes, cells=4) as writer, Reader("main", schema=bytes) as reader:
+        for stop in range(1, STOPS // 3 + 1):
+            time.sleep(rng.random() * 0.002)
+            stopped.send_signal(signal.SIGSTOP)
+            eventually(lambda: status(stopped.pid) == "T")
+            versions = [writer.publish(block(writer.version + 1)) for _ in range(200)]
+            snap = reader.read(1)
+            stopped.send_signal(signal.SIGCONT)
+
+            assert versions == list(range(200 * stop - 199, 200 * stop + 1))
+            assert snap is not None
+            assert (snap.version, snap.value) == (200 * stop, block(200 * stop))
+
+
 def all_states(reader: "Reader[bytes]") -> set[State]:
     """States of all ranks, each asked many times."""
     return {snap.state for _ in range(50) for snap in reader.read_all()}
