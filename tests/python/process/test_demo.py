@@ -215,6 +215,35 @@ def test_a_trace_has_a_progress_bar(ring_dir: Path, tmp_path: Path) -> None:
         assert "3 done" in screen.text
 
 
+def test_a_headless_trace_has_a_progress_bar(ring_dir: Path, tmp_path: Path) -> None:
+    """Also without the table, a terminal shows how much of a trace is served, up to all of it."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text(TRACE)
+
+    with PseudoTerminal("demo", "--headless", "--ranks", "2", "--trace", str(trace), "--speed", "4") as screen:
+        screen.expect(r"requests [━╸]+.* 3/3")
+
+        assert screen.wait() == 0
+        assert "3 done" in screen.text
+
+
+def test_a_directory_may_be_given(ring_dir: Path, spawn: Spawn) -> None:
+    """With --dir the ring lives there, its ranks find it, and it is removed there."""
+    other = ring_dir / "other"
+    other.mkdir(mode=0o700)
+    child = spawn(DEMO, "--headless", "--ranks", "2", "--json", "--dir", str(other))
+    with snapring.Reader("demo", directory=str(other)) as reader:
+        eventually(lambda: len(reader.view().ok) == 2 and reader.view().ok.all())
+        found = [path.name for path in ring_dir.iterdir()]
+
+    child.terminate()
+    text, _ = child.communicate(timeout=60)
+
+    assert found == ["other"]
+    assert len(json.loads(text)["ranks"]) == 2
+    assert list(other.iterdir()) == []
+
+
 def test_ctrl_c_on_a_terminal(ring_dir: Path) -> None:
     """Ctrl-C ends a live demo with the terminal as before and no process left."""
     with PseudoTerminal("demo", "--ranks", "2") as screen:

@@ -145,6 +145,18 @@ def test_restarting_a_running_rank_replaces_it(ring_dir: Path) -> None:
         assert cluster.reason(0) == "SIGKILL"
 
 
+def test_a_stopped_rank_ends_in_good_order(ring_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that stops lets its stopped ranks go on, so that they end by themselves and need not be killed."""
+    monkeypatch.setattr("snapring.simulate.cluster._GRACE_S", 60.0)
+    with Cluster("c", 1) as cluster, Controller(cluster, []) as controller:
+        start(cluster, controller)
+        pid = cluster.pid(0) or 0
+        os.kill(pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+
+    assert cluster.reason(0) == "exit code 0"
+
+
 def test_a_request_that_fits_nowhere_is_refused(ring_dir: Path) -> None:
     """A request larger than a rank's memory is counted as refused and holds nothing up."""
     requests = [Request(0.0, 900_000, 1, 0), Request(0.0, 100, 1, 1)]
