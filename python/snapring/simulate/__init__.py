@@ -1,6 +1,8 @@
 """Simulated ranks without a GPU: arrivals, a rank that batches continuously, and what a run came to.
 
-No process, no clock and no ring in here: the same pieces serve the demo, tests and offline comparisons.
+What this module gives starts no process, reads no clock and touches no ring, so it serves the demo, tests and offline
+comparisons alike. The parts that do are imported by name: ``rank_process`` runs a rank as a process, ``channel``
+carries what is said to it, ``cluster`` keeps one such process per rank, ``controller`` sends them requests by the ring.
 """
 
 from snapring.simulate.arrivals import CHAT_ANSWERS, CHAT_PROMPTS, Lengths, Request, bursty, read_trace

@@ -1,4 +1,6 @@
-"""One simulated rank as a process of its own: ``python -m snapring.simulate.rank_process JOB``.
+"""One simulated rank as a process of its own: ``python -m snapring.simulate.rank_process PLACE DESCRIPTOR``.
+
+PLACE is a `Place` in JSON, DESCRIPTOR the number of an inherited socket, the rank's end of its channel.
 
 It does what the scheduler process of an engine does. In each pass it takes in what has arrived, runs one step of
 `RankModel`, sleeps for as long as the step would have taken, reports first and last tokens, and gives its load to a
