@@ -294,10 +294,9 @@ impl Reader {
     /// A descriptor that is readable while a change waits for `poll`: for select, epoll and event loops.
     ///
     /// Level-triggered: readable until `poll` is called. A wake without news is possible: `poll` then gives an empty
-    /// list, and it is waited again. Do not read it, and take it out of the loop before `close`,
-    /// which closes it. Every call gives the same one, but a child of a fork has to ask for its own. The first starts a
-    /// native thread that waits as `wait` does, until the reader is closed. SystemRefused where there is no descriptor or
-    /// thread to be had.
+    /// list. Do not read the descriptor, and take it out of the loop before `close`, which closes it. Every call gives
+    /// the same one, but a child of a fork has to ask for its own. The first starts a native thread that waits as `wait`
+    /// does, until the reader is closed. SystemRefused where there is no descriptor or thread to be had.
     fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
         if self.core.is_closed() {
             return Err(Error::Closed("reader")).or_raise();
