@@ -2,11 +2,13 @@
 
 mod support;
 
+use snapring_core::clock::mono_ns;
 use snapring_core::layout::cell;
-use snapring_core::{Error, Writer, WriterOptions};
+use snapring_core::{Ask, Error, Ring, Writer, WriterOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use support::{Place, ROW, Rng, Role, attached, publish, reader, role, whole, writer_options};
+use std::sync::Arc;
+use support::{Place, ROW, Rng, Role, attached, publish, reader, role, until, whole, writer_options};
 
 const CONTENDERS: u32 = 16;
 /// Marks a line that a contender answers; the test harness writes lines too.
@@ -127,6 +129,57 @@ fn a_claim_is_free_after_sigkill() {
         holder.role.0.wait().unwrap();
 
         Writer::open(writer_options(place.path(), 0, 1)).expect("a free rank");
+    }
+}
+
+/// ns after a question of the kernel in which `Ask::Recent` repeats its answer.
+const RECENT_NS: u64 = 50_000_000;
+
+/// Has a fresh ring's claim asked for and then freed; the ring, and when the answer "claimed" was there at the latest.
+fn outdated(place: &Place) -> (Arc<Ring>, u64) {
+    let writer = Writer::open(writer_options(place.path(), 0, 1)).unwrap();
+    let ring = attached(&reader(place.path()));
+    assert!(ring.is_claimed(0, Ask::Now).unwrap());
+    let answered_ns = mono_ns();
+    writer.close().unwrap();
+    (ring, answered_ns)
+}
+
+/// Asks `ring` until its answer turns; when the last question began that was still answered with the old one, ns.
+fn last_outdated_ns(ring: &Ring, ask: Ask) -> u64 {
+    let mut last_ns = 0;
+    loop {
+        let asked_ns = mono_ns();
+        if !ring.is_claimed(0, ask).unwrap() {
+            return last_ns;
+        }
+        last_ns = asked_ns;
+    }
+}
+
+/// An answer about a claim is repeated for 50 ms and no longer; for less than 25 ms to the thread that asks ahead.
+#[test]
+fn an_answer_about_a_claim_ages() {
+    let place = Place::new();
+    for (ask, limit_ns) in [(Ask::Recent, RECENT_NS), (Ask::Ahead, RECENT_NS / 2)] {
+        // A pause of the machine may outlast the answer; then there was nothing to repeat.
+        until("an answer that is repeated", || {
+            let (ring, answered_ns) = outdated(&place);
+            let last_ns = last_outdated_ns(&ring, ask);
+            assert!(last_ns < answered_ns + limit_ns, "{ask:?}: {} ns old", last_ns - answered_ns);
+            last_ns > 0
+        });
+    }
+}
+
+/// Who asks for now gets the truth of this moment, however recent the last answer.
+#[test]
+fn an_answer_of_this_moment_is_never_old() {
+    let place = Place::new();
+    for _ in 0..100 {
+        let ring = outdated(&place).0;
+        assert!(!ring.is_claimed(0, Ask::Now).unwrap());
+        assert!(!ring.is_claimed(0, Ask::Recent).unwrap(), "an answer older than the last");
     }
 }
 
