@@ -77,7 +77,7 @@ class Writer(_core.Writer[T], Generic[T]):
     keep
         Leave the file when the last writer closes.
     wake
-        Ring a bell for waiting readers. Without it they look every 10 ms.
+        Ring a bell for waiting readers. Without it they look every 10 ms, beside writers that ring one every 100 ms.
     directory
         Where rings live; ``$SNAPRING_DIR`` by default, else ``/dev/shm/snapring-<uid>``. Mode 0700, of this user.
     allow_disk

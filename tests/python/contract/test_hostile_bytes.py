@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from contract.model import Numbered
-from snapring import LayoutMismatch, LoadSnapshot, Reader, RingUntrusted, SnapringError, Writer
+from snapring import LayoutMismatch, LoadSnapshot, Reader, RingUntrusted, SnapringError, State, Writer
 from snapring.load import QueuesSection
 
 HEADER_BYTES = 32 * 8
@@ -151,7 +151,9 @@ def test_random_damage(ring_dir: Path, good: bytes, rng: random.Random) -> None:
 
 
 def test_a_record_of_another_rank_is_not_believed(ring_dir: Path, good: bytes) -> None:
-    """A slot whose record names another rank was written by something else; no balancer may act on it."""
+    """A slot whose record names another rank was written by something else; no balancer may act on it, and no other rank
+    is lost with it.
+    """
     plant(ring_dir, good)
     text = Reader("main").schema_text
     assert text is not None
@@ -159,10 +161,15 @@ def test_a_record_of_another_rank_is_not_believed(ring_dir: Path, good: bytes) -
     place = first_slot(good) + SLOT_CELLS + 3 * struct.unpack_from("<Q", good, 7 * 8)[0] + 9 * 8 + field["offset"]
     plant(ring_dir, good[:place] + struct.pack("<q", 1) + good[place + 8 :])
 
-    for read in (lambda: Reader("main").read(0), Reader("main").read_all, Reader("main").view):
-        with pytest.raises(RingUntrusted, match="slot 0 names another rank"):
-            read()
-    assert Reader("main").read(1) is None
+    reader = Reader("main")
+    with pytest.raises(RingUntrusted, match="slot 0 names another rank"):
+        reader.read(0)
+    assert reader.read_all() == []
+    view = reader.view()
+    assert view.faults.tolist() == [True, *[False] * (len(view) - 1)]
+    assert (view.states[0], view.versions[0], view.ok[0]) == (State.DEAD, 0, False)
+    assert not view.present("num_running_reqs")[0]
+    assert reader.read(1) is None
 
 
 def test_a_good_ring_is_found_once_it_is_there(ring_dir: Path, good: bytes) -> None:
