@@ -70,6 +70,9 @@ def load_class(path: str) -> type[msgspec.Struct]:
             found = getattr(found, name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InvalidValue(f"{path!r} names no class: {error}; write package.module:Class") from error
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
+        what = f"{type(error).__name__}: {error}"
+        raise InvalidValue(f"importing {module_name!r} raised {what}; mend it, or name another module") from error
     finally:
         sys.path.pop(0)
     if not (isinstance(found, type) and issubclass(found, msgspec.Struct)):

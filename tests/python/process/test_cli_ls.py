@@ -141,3 +141,22 @@ def test_schema_that_no_ring_can_have(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert "text" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "raised"),
+    [
+        ("raise RuntimeError('no GPU\\nhere')", "RuntimeError: no GPU here"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("class :", "SyntaxError"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
+    ],
+)
+def test_a_module_that_fails(tmp_path: Path, body: str, raised: str) -> None:
+    """Whatever a module raises while it is imported is one line with its name, and an error of usage."""
+    (tmp_path / "broken.py").write_text(body)
+
+    done = command("schema", "--class", "broken:Mine", PYTHONPATH=str(tmp_path))
+
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert f"importing 'broken' raised {raised}" in done.stderr
