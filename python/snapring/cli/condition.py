@@ -8,8 +8,9 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from snapring.errors import InvalidValue
+from snapring.state import State
 
-__all__ = ["Condition", "parse"]
+__all__ = ["Condition", "check_state", "parse"]
 
 
 class Fields(Protocol):
@@ -45,7 +46,8 @@ class Condition(msgspec.Struct, frozen=True):
     """One comparison, over ``all`` ranks unless another function is named.
 
     A rank that does not report the field fulfils nothing but ``==none`` (and ``!=`` of a value); with ``sum``, ``min``
-    and ``max`` it is left out, and where no rank reports the field the condition does not hold.
+    and ``max`` it is left out, and where no rank reports the field the condition does not hold. Names of states match
+    in any case.
     """
 
     text: str
@@ -70,6 +72,8 @@ class Condition(msgspec.Struct, frozen=True):
     def _fits(self, found: object) -> bool:
         compare = COMPARE[self.compare]
         if self.compare in {"==", "!="}:
+            if self.field == "state" and isinstance(found, str) and isinstance(self.value, str):
+                return compare(found.upper(), self.value.upper())
             return compare(found, self.value)
         if found is None:
             return False
@@ -101,6 +105,13 @@ def parse(text: str) -> Condition:
         )
     field = found["inner"] or found["field"]
     return Condition(text, found["over"] or "all", field, found["compare"], _value(found["value"]))
+
+
+def check_state(condition: Condition) -> None:
+    """Raise InvalidValue unless a condition on the state of ranks compares it with a state."""
+    if str(condition.value).upper() not in State.__members__:
+        states = ", ".join(State.__members__)
+        raise InvalidValue(f"{condition.text!r} can never tell: states are {states}")
 
 
 def _value(text: str) -> object:

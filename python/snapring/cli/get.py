@@ -3,11 +3,11 @@
 import argparse
 import csv
 import sys
-from typing import Any
 
 from snapring.cli import options, output
+from snapring.cli.opening import open_reader
 from snapring.cli.values import RankValue, Selection, flat, read_ranks, text
-from snapring.ring import Reader
+from snapring.errors import InvalidValue
 from snapring.state import State
 
 __all__ = ["add_parser", "run"]
@@ -38,8 +38,9 @@ def add_parser(verbs: options.Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the ranks asked for."""
-    place = {"directory": args.dir, "allow_disk": True}
-    with Reader[Any](args.name, schema=None, max_age=args.max_age, must_exist=True, **place) as reader:
+    if args.csv and args.json:
+        raise InvalidValue("--csv and --json exclude each other; choose one")
+    with open_reader(args, must_exist=True) as reader:
         selection = Selection.of(reader, args.fields)
         rows = read_ranks(reader, args.rank)
     if args.json:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
-__all__ = ["Exit", "Verb", "add_max_age", "duration", "fields", "ranks", "verb"]
+__all__ = ["Exit", "Verb", "add_max_age", "duration", "fields", "interval", "ranks", "verb"]
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  the only name that argparse has for it
@@ -78,6 +78,13 @@ def duration(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)", text.strip())
     if found is None or found[2] not in UNITS or math.isinf(seconds := float(found[1]) * UNITS[found[2]]):
         raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 200ms, 2s, 5m, 1h or plain seconds")
+    return seconds
+
+
+def interval(text: str) -> float:
+    """Seconds of a duration that is longer than nothing."""
+    if not (seconds := duration(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no interval; write 200ms, 2s, 5m, 1h or plain seconds")
     return seconds
 
 

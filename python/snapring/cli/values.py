@@ -7,12 +7,13 @@ from typing import Any, Self
 import msgspec
 
 from snapring import Snapshot
-from snapring.errors import InvalidValue, RankOutOfRange, RingNotFound
+from snapring.cli.opening import wanted_ranks
+from snapring.errors import InvalidValue, RingNotFound
 from snapring.layout import Kind, SchemaText
 from snapring.ring import Reader
 from snapring.state import State
 
-__all__ = ["RankValue", "Selection", "read_ranks", "text"]
+__all__ = ["RankValue", "Selection", "hint", "read_ranks", "text"]
 
 MANY = 8
 """Names that an error message lists at most."""
@@ -67,8 +68,12 @@ class Selection:
 
     def check(self, name: str) -> None:
         """Raise InvalidValue unless the ring's values may have a field of that name."""
-        if self._is_record and name not in self._known:  # nothing says what free payloads hold
-            raise InvalidValue(f"records of this ring have no field {name!r}; {_hint(name, list(self._known))}")
+        if not self.has(name):
+            raise InvalidValue(f"records of this ring have no field {name!r}; {hint(name, list(self._known))}")
+
+    def has(self, name: str) -> bool:
+        """Whether the ring's values have a field of that name, or may have: nothing says what free payloads hold."""
+        return not self._is_record or name in self._known
 
     def picked(self, row: RankValue) -> RankValue:
         """The row with its whole value, or with the chosen fields by dotted path."""
@@ -99,13 +104,9 @@ def read_ranks(reader: Reader[Any], wanted: Sequence[int] | None) -> list[RankVa
     Raises:
         RingNotFound: the ring went away. RankOutOfRange: it has no such rank.
     """
-    count = reader.ranks
-    if count is None:
-        raise RingNotFound(f"ring {reader.name!r} is gone: its last writer closed it")
-    if wanted and wanted[-1] >= count:
-        raise RankOutOfRange(f"rank {wanted[-1]} is out of range: the ring has ranks 0 to {count - 1}")
+    ranks = wanted_ranks(reader, wanted)
     snapshots = {snapshot.rank: snapshot for snapshot in reader.read_all()}
-    return [_rank_value(rank, snapshots.get(rank)) for rank in wanted or range(count)]
+    return [_rank_value(rank, snapshots.get(rank)) for rank in ranks]
 
 
 def _rank_value(rank: int, snapshot: Snapshot[Any] | None) -> RankValue:
@@ -119,8 +120,29 @@ def _rank_value(rank: int, snapshot: Snapshot[Any] | None) -> RankValue:
         age=snapshot.age,
         beat_age=snapshot.beat_age,
         timestamp=snapshot.timestamp,
-        value=msgspec.to_builtins(snapshot.value),
+        value=_plain(snapshot.value),
     )
+
+
+def _plain(value: object) -> object:
+    """The value as JSON would show it: keys of maps as texts, extension types of msgpack as a map of code and data."""
+    try:
+        return msgspec.to_builtins(value, str_keys=True, enc_hook=_extension)
+    except TypeError:  # msgpack has lists, null and booleans for keys, too
+        return msgspec.to_builtins(_with_text_keys(value), str_keys=True, enc_hook=_extension)
+
+
+def _extension(value: msgspec.msgpack.Ext) -> dict[str, object]:
+    """The one type without a form in JSON that a payload can hold."""
+    return {"code": value.code, "data": value.data}
+
+
+def _with_text_keys(value: object) -> object:
+    if isinstance(value, dict):
+        return {
+            key if isinstance(key, str | bytes) else str(key): _with_text_keys(inner) for key, inner in value.items()
+        }
+    return [_with_text_keys(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def flat(value: object, path: str = "") -> Iterator[tuple[str, object]]:
@@ -143,7 +165,8 @@ def text(value: object) -> str:
     return str(value)
 
 
-def _hint(name: str, known: list[str]) -> str:
+def hint(name: str, known: list[str]) -> str:
+    """What may have been meant by ``name``, or what there is."""
     close = difflib.get_close_matches(name, known)
     if close:
         return f"did you mean {' or '.join(close)}?"

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from snapring.cli import condition, options, output
+from snapring.cli.opening import open_reader
 from snapring.cli.values import RankValue, Selection, flat, read_ranks, text
 from snapring.errors import RingNotFound
 from snapring.ring import Reader
@@ -22,7 +23,8 @@ are merged. With --interval there is a line for each rank at that pace, or with
 
 conditions: FIELD OP VALUE, of all ranks; or any(FIELD), sum(FIELD),
 min(FIELD), max(FIELD) OP VALUE. OP is one of == != < <= > >=. Besides the
-fields of the records: state, age, beat_age, version, epoch, rank.
+fields of the records: state, age, beat_age, version, epoch, rank. States are
+NEVER, LIVE, STALE and DEAD, in any case.
 
 examples:
   snapring watch llama --until 'num_waiting_reqs==0' --timeout 60s
@@ -41,8 +43,8 @@ def add_parser(verbs: options.Verbs) -> None:
     parser.add_argument("--rank", type=options.ranks, metavar="RANKS", help="only these: 3, 0,2 or 0-7")
     help_text = "only these, by dotted path: num_running_reqs,queues.waiting"
     parser.add_argument("--fields", type=options.fields, metavar="FIELDS", help=help_text)
-    parser.add_argument("--interval", type=options.duration, metavar="DURATION", help="print at this pace")
-    parser.add_argument("--on-change", action="store_true", help="with --interval: only what changed")
+    parser.add_argument("--interval", type=options.interval, metavar="DURATION", help="print at this pace")
+    parser.add_argument("--on-change", action="store_true", help="only what changed, as without --interval")
     parser.add_argument("--until", type=until, action="append", metavar="EXPR", help="end when this holds; repeatable")
     parser.add_argument("--timeout", type=options.duration, metavar="DURATION", help="end after this time")
     parser.add_argument("--count", type=count, metavar="N", help="end after this many lines")
@@ -67,8 +69,7 @@ def count(number: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Print changes until the condition holds, the lines are out, the time is up, or Ctrl-C."""
-    place = {"directory": args.dir, "allow_disk": True}
-    with Reader[Any](args.name, schema=None, max_age=args.max_age, must_exist=not args.wait, **place) as reader:
+    with open_reader(args, must_exist=not args.wait) as reader:
         try:
             return Watching(reader, args).run()
         except KeyboardInterrupt:
@@ -116,6 +117,8 @@ class Watching:
         for each in self.args.until or ():
             if each.field not in RankValue.__struct_fields__:
                 selection.check(each.field)
+            elif each.field == "state" and not selection.has("state"):
+                condition.check_state(each)
         return selection
 
     def show(self, rows: list[RankValue], *, now: bool) -> bool:

@@ -50,6 +50,8 @@ def test_version() -> None:
         (["schema", "x", "--class", "a:B"], 2),
         (["watch", "x", "--until", "a=1"], 2),
         (["watch", "x", "--count", "0"], 2),
+        (["watch", "x", "--interval", "0"], 2),
+        (["get", "x", "--csv", "--json"], 2),
         (["get", "x"], 4),
         (["watch", "x"], 4),
         (["watch", "x", "--wait", "--timeout", "10ms"], 4),

@@ -158,3 +158,26 @@ def test_free_payloads(ring_dir: Path) -> None:
 
     assert json.loads(chosen.stdout)["ranks"][0]["value"] == {"a.b": 1, "missing": None}
     assert json.loads(whole.stdout)["ranks"][0]["value"] == "YWJj"
+
+
+@pytest.mark.parametrize(
+    ("published", "shown", "path"),
+    [
+        ({(1, 2): 3}, {"(1, 2)": 3}, "(1, 2)"),
+        ({1: {2.5: None, "a": 4}}, {"1": {"2.5": None, "a": 4}}, "1.a"),
+        ({None: [{True: 5}]}, {"None": [{"True": 5}]}, "None"),
+        ({"a": msgspec.msgpack.Ext(7, b"abc")}, {"a": {"code": 7, "data": "YWJj"}}, "a.code"),
+        (msgspec.msgpack.Ext(7, b"abc"), {"code": 7, "data": "YWJj"}, "data"),
+    ],
+)
+def test_msgpack_that_json_has_not(ring_dir: Path, published: object, shown: object, path: str) -> None:
+    """Whatever msgpack holds is shown: any key as its text, an extension type as its code and its data in base64."""
+    with snapring.Writer("box", rank=0, ranks=1, schema=object, codec="msgpack") as writer:
+        writer.publish(published)
+        in_json = command("get", "box", *LONG, "--json")
+        in_text = command("get", "box", *LONG)
+        in_watch = command("watch", "box", *LONG, "--json", "--count", "1")
+
+    assert json.loads(in_json.stdout)["ranks"][0]["value"] == shown
+    assert json.loads(in_watch.stdout)["value"] == shown
+    assert any(line.startswith(path) for line in in_text.stdout.splitlines())

@@ -4,6 +4,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import pytest
@@ -175,3 +176,33 @@ def test_conditions_name_fields(writer: "snapring.Writer[LoadSnapshot]") -> None
 
     assert done.returncode == 2
     assert "did you mean" in done.stderr
+
+
+def test_conditions_name_states(writer: "snapring.Writer[LoadSnapshot]") -> None:
+    """States match in any case; what is no state is an error of usage that lists them, not a watch for ever."""
+    live = command("watch", "box", *LONG, "--until", "any(state)==live", "--interval", "1h")
+    none = command("watch", "box", *LONG, "--until", "state==dying")
+
+    assert (live.returncode, none.returncode) == (0, 2)
+    assert "NEVER, LIVE, STALE, DEAD" in none.stderr
+
+
+class Machine(msgspec.Struct, frozen=True):
+    state: Annotated[str, msgspec.Meta(max_length=8)]
+
+
+def test_a_field_that_is_called_state(ring_dir: Path) -> None:
+    """Where records have a field named state, conditions mean that, and it may hold anything."""
+    with snapring.Writer("box", rank=0, ranks=1, schema=Machine) as writer:
+        writer.publish(Machine("idle"))
+
+        done = command("watch", "box", *LONG, "--until", "state==idle", "--timeout", "60s")
+
+    assert done.returncode == 0
+
+
+def test_on_change_alone(writer: "snapring.Writer[LoadSnapshot]") -> None:
+    """Without --interval only changes are printed anyhow, and --on-change changes nothing."""
+    done = command("watch", "box", *LONG, "--on-change", "--timeout", "600ms")
+
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)

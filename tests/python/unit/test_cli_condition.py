@@ -21,6 +21,7 @@ RANKS: list[Rank] = [
         "all(waiting)!=7",
         "any(waiting)==0",
         "any(state)==DEAD",
+        "any(state)==dead",
         "any( state ) != 'DEAD'",
         "sum(waiting)==3",
         "min(waiting)==0",
@@ -54,6 +55,7 @@ def test_holds(text: str) -> None:
         "absent==0",
         "busy==false",
         "state==LIVE",
+        "all(state)!=live",
     ],
 )
 def test_does_not_hold(text: str) -> None:

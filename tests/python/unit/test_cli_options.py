@@ -31,6 +31,14 @@ def test_no_durations(text: str) -> None:
         options.duration(text)
 
 
+def test_intervals() -> None:
+    """An interval is a duration of more than nothing."""
+    assert options.interval("200ms") == pytest.approx(0.2)
+    for text in ("0", "0s", "soon"):
+        with pytest.raises(argparse.ArgumentTypeError, match="200ms"):
+            options.interval(text)
+
+
 @pytest.mark.parametrize(
     ("text", "ranks"),
     [("3", [3]), ("2,0", [0, 2]), ("0-3,2,7", [0, 1, 2, 3, 7]), (" 1 , 2 ", [1, 2]), ("65535", [65535])],
