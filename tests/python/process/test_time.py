@@ -121,3 +121,40 @@ def test_a_reader_of_another_time_namespace(ring_dir: Path, spawn: Spawn, offset
             assert first[0] == str(version)
             eventually(lambda: answer()[1:] == ["STALE", "True", "True", "True"])
             writer.publish(LoadSnapshot())
+
+
+@pytest.mark.parametrize("offset", offsets(), ids=["ahead", "behind"])
+def test_the_dead_of_another_time_namespace_are_dead_to_a_new_reader(ring_dir: Path, spawn: Spawn, offset: int) -> None:
+    """A reader that has just come cannot date what it sees, and so asks whether the writer lives before it says LIVE."""
+    writer = in_time_namespace(spawn, SHIFTED_WRITER, offset)
+    tell(writer)
+    assert line(writer) == "1"
+    writer.kill()
+    writer.wait()
+
+    eventually(lambda: Reader("main").check(0) is State.DEAD)
+    snap = Reader("main").read(0)
+    assert snap is not None
+    assert snap.state is State.DEAD
+    assert Reader("main").view().states.tolist() == [State.DEAD]
+
+
+@pytest.mark.parametrize("offset", offsets(), ids=["ahead", "behind"])
+def test_a_claim_here_makes_no_value_from_there_young(ring_dir: Path, spawn: Spawn, offset: int) -> None:
+    """The last value of a writer in another time namespace ages on while a writer of this one has only claimed."""
+    writer = in_time_namespace(spawn, SHIFTED_WRITER, offset)
+    tell(writer)
+    assert line(writer) == "1"
+    reader = Reader("main")
+    first = reader.read(0)
+    assert first is not None
+    writer.kill()
+    writer.wait()
+    before = first.age
+
+    with Writer("main", rank=0, ranks=1, keep=True):
+        snap = reader.read(0)
+        assert snap is not None
+        assert snap.age >= before
+        eventually(lambda: snap.age > 0.2)
+        assert snap.state is State.STALE
