@@ -6,7 +6,7 @@ A look turns snapshots into plain rows; nothing in here knows of colours or widt
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import numpy as np
@@ -34,6 +34,17 @@ HISTORY_LENGTH: Final = 16
 RATE_SECONDS: Final = 3.0
 """Versions per second are taken over this time, or since the first look if that is later."""
 
+_OWN: Final = {
+    "rank": "rank",
+    "state": "state",
+    "age": "age",
+    "beat": "beat_age",
+    "epoch": "epoch",
+    "version": "version",
+    "rate": "rate",
+}
+"""Columns of every ring, and where a `Row` has them."""
+
 _ABSENT_INT: Final = np.iinfo(np.int64).min
 _NUMBERS: Final = {Kind.INT, Kind.FLOAT, Kind.BOOL}
 
@@ -42,7 +53,8 @@ class Row(msgspec.Struct, frozen=True):
     """One rank at one look.
 
     ``fields``: its numbers by field name, None where not reported. ``age``, ``beat_age``: seconds since the newest
-    snapshot, and since the last sign of life. ``rate``: versions per second. None wherever there is nothing yet.
+    snapshot, and since the last sign of life. ``timestamp``: when the newest was published, seconds since 1970.
+    ``rate``: versions per second. None wherever there is nothing yet.
     ``history``: one field's values, oldest first, None where not reported.
     """
 
@@ -52,9 +64,10 @@ class Row(msgspec.Struct, frozen=True):
     age: float | None = None
     beat_age: float | None = None
     epoch: int | None = None
-    version: int = 0
+    version: int | None = None
     rate: float | None = None
     history: tuple[float | None, ...] = ()
+    timestamp: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; the history is left out."""
@@ -87,6 +100,11 @@ class Board:
         rates = self._rates({rank: snapshot.version for rank, snapshot in snapshots.items()})
         ranks = [rank for rank in range(count) if self._wanted is None or rank in self._wanted]
         return [self._row(rank, snapshots.get(rank), rates.get(rank)) for rank in ranks]
+
+    def sort_names(self) -> list[str]:
+        """Return what the rows of the ring last seen can be sorted by."""
+        columns = (name for name, field in LOAD_COLUMNS.items() if field in self.numbers)
+        return [*_OWN, *columns, *self.numbers]
 
     def _learn(self) -> None:
         """Find out which numbers the ring's records hold, whenever the ring is another one."""
@@ -127,6 +145,7 @@ class Board:
             snapshot.version,
             rate,
             self._history(rank),
+            snapshot.timestamp,
         )
 
     def _history(self, rank: int) -> tuple[float | None, ...]:
@@ -149,13 +168,6 @@ def sort_rows(rows: Iterable[Row], by: str, *, reverse: bool = False) -> list[Ro
 
 
 def _value(row: Row, name: str) -> float | None:
-    own = {
-        "rank": row.rank,
-        "state": row.state,
-        "age": row.age,
-        "beat": row.beat_age,
-        "epoch": row.epoch,
-        "version": row.version,
-        "rate": row.rate,
-    }
-    return own[name] if name in own else row.fields.get(LOAD_COLUMNS.get(name, name))
+    if name in _OWN:
+        return cast("float | None", getattr(row, _OWN[name]))
+    return row.fields.get(LOAD_COLUMNS.get(name, name))

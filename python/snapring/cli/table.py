@@ -80,7 +80,7 @@ def _columns(board: Board) -> list[_Column]:
         _Column("age", 2, 6, lambda row: Text(short_seconds(row.age))),
         _Column("beat", 8, 6, lambda row: Text(short_seconds(row.beat_age))),
         _Column("epoch", 7, 5, lambda row: Text(number_text(row.epoch))),
-        _Column("version", 6, 8, lambda row: Text(number_text(row.version or None))),
+        _Column("version", 6, 8, lambda row: Text(number_text(row.version))),
         _Column("per s", 5, 5, lambda row: Text(number_text(row.rate))),
         *([_spark_column(board.history_field)] if board.history_field else []),
     ]

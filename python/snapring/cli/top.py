@@ -5,6 +5,9 @@ import select
 from typing import TYPE_CHECKING, Any
 
 from snapring.cli import options, output
+from snapring.cli.opening import open_reader, wanted_ranks
+from snapring.cli.values import hint
+from snapring.errors import InvalidValue
 from snapring.ring import Reader
 
 if TYPE_CHECKING:
@@ -55,22 +58,26 @@ def run(args: argparse.Namespace) -> int:
     from snapring.cli.terminal import is_interactive
 
     once = args.once or args.json or not is_interactive()
-    with Reader[Any](args.name, schema=None, max_age=args.max_age, must_exist=once, directory=args.dir) as reader:
+    with open_reader(args, must_exist=once) as reader:
         board = Board(reader, args.rank)
-        return _once(args, board) if once else _live(args, board)
+        if board.look() and args.sort not in (known := board.sort_names()):
+            raise InvalidValue(
+                f"ranks of ring {args.name!r} cannot be sorted by {args.sort!r}; {hint(args.sort, known)}"
+            )
+        return _once(args, board, reader) if once else _live(args, board)
 
 
-def _once(args: argparse.Namespace, board: "Board") -> int:
-    """Print one table. A rate takes two looks, so it looks twice."""
+def _once(args: argparse.Namespace, board: "Board", reader: Reader[Any]) -> int:
+    """Print one table. A rate takes two looks, and this is the second."""
     import time
 
     from snapring.cli.board import sort_rows
 
-    board.look()
+    wanted_ranks(reader, args.rank)
     time.sleep(min(args.delay, ONCE_DELAY_S))
     rows = sort_rows(board.look(), args.sort, reverse=args.reverse)
     if args.json:
-        output.print_json({"ring": args.name, "ranks": [row.to_dict() for row in rows]})
+        output.print_json({"ring": args.name, "max_age": args.max_age, "ranks": [row.to_dict() for row in rows]})
     else:
         from snapring.cli.table import rank_table
 
