@@ -151,7 +151,7 @@ def test_random_damage(ring_dir: Path, good: bytes, rng: random.Random) -> None:
 
 
 def test_a_record_of_another_rank_is_not_believed(ring_dir: Path, good: bytes) -> None:
-    """A slot whose record names another rank is somebody else's work: nobody acts on it, and it takes no other along."""
+    """A slot whose record names another rank is not believed, and it takes no other rank along."""
     plant(ring_dir, good)
     text = Reader("main").schema_text
     assert text is not None

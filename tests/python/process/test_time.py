@@ -125,7 +125,7 @@ def test_a_reader_of_another_time_namespace(ring_dir: Path, spawn: Spawn, offset
 
 @pytest.mark.parametrize("offset", offsets(), ids=["ahead", "behind"])
 def test_the_dead_elsewhere_are_dead_to_a_new_reader(ring_dir: Path, spawn: Spawn, offset: int) -> None:
-    """A reader that has just come cannot date what it sees, and so asks whether the writer lives before it says LIVE."""
+    """A reader that has just come cannot date what it sees, so it asks whether the writer lives."""
     writer = in_time_namespace(spawn, SHIFTED_WRITER, offset)
     tell(writer)
     assert line(writer) == "1"
