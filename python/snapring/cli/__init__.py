@@ -48,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read has seen enough. Without this, the interpreter would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read has seen enough
         return options.Exit.BROKEN_PIPE
     except KeyboardInterrupt:
         return options.Exit.INTERRUPTED
@@ -57,8 +56,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("SNAPRING_DEBUG"):
             raise
         print(f"snapring: {_message(error)}", file=sys.stderr)
+        _drop_output()
         return next(code for kind, code in EXITS if isinstance(error, kind))
     return code
+
+
+def _drop_output() -> None:
+    """Forget output that cannot be written; the interpreter would complain, and change the exit code, at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _prepare_streams() -> None:
