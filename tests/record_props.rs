@@ -232,19 +232,25 @@ fn corrupt_words_are_refused() {
 }
 
 /// Layouts are compared by name, choices by value: extra fields and choices on one side pass; another kind, maximum or
-/// codec, and choices of which each side lacks some, fail with a reason that names both sides.
+/// codec, choices of which each side lacks some, and nothing in common, fail with a reason that names both sides.
 #[test]
 fn compatibility() {
     let one = |field: Field| Schema::builder("One").with(field).build().unwrap();
     let file = sample();
     assert_eq!(Ok(()), Schema::compatible(&file, &one(Field::choice("mode", &["both", "decode", "prefill"]))));
     assert_eq!(Ok(()), Schema::compatible(&file, &one(Field::choice("mode", &["prefill"]))));
-    assert_eq!(Ok(()), Schema::compatible(&file, &one(Field::new("newer", Kind::Int))));
+    let newer = Schema::builder("Two")
+        .with(Field::new("rank", Kind::Int))
+        .with(Field::new("newer", Kind::Int))
+        .build()
+        .unwrap();
+    assert_eq!(Ok(()), Schema::compatible(&file, &newer));
     let differing = [
         (one(Field::new("rank", Kind::Float)), ["rank", "Int", "Float"]),
         (one(Field::sized("moments", Kind::ListFloat, 4)), ["moments", "3", "4"]),
         (one(Field::choice("mode", &["prefill", "both"])), ["mode", "both", "decode"]),
         (Schema::bytes(), ["codec", "Record", "Bytes"]),
+        (one(Field::new("newer", Kind::Int)), ["no field in common", file.name(), "One"]),
     ];
     for (class, parts) in differing {
         let reason = Schema::compatible(&file, &class).unwrap_err();

@@ -22,6 +22,8 @@ from snapring.simulate.summary import FirstTokenTimes, RankTotals, Tally
 
 __all__ = ["Controller", "RankReport", "Report"]
 
+_TAKEN_A_TURN: Final = 256  # requests that arrive in one turn at the most
+_UNFINISHED: Final = 50_000  # requests that are unfinished at a time at the most
 _RETRY_S: Final = 0.01  # pause between two looks at the ring while no rank is live
 
 
@@ -181,7 +183,10 @@ class Controller:
         return request.arrival_s / self._speed
 
     def _take_due(self) -> None:
-        while self._next is not None and (due_s := self._due_s(self._next)) <= self.seconds:
+        # However fast requests come, each turn ends, and memory is bounded: what is beyond waits to arrive.
+        room = min(_TAKEN_A_TURN, _UNFINISHED - self.unfinished)
+        while room > 0 and self._next is not None and (due_s := self._due_s(self._next)) <= self.seconds:
+            room -= 1
             self._backlog.append(msgspec.structs.replace(self._next, arrival_s=due_s))
             self._next = next(self._arrivals, None)
 

@@ -128,9 +128,16 @@ impl Directory {
         let stat = fstat(&self.fd).map_err(|error| Error::io(format!("looking at {path}"), error))?;
         let (uid, mode) = (rustix::process::geteuid().as_raw(), stat.st_mode & 0o777);
         if stat.st_uid != uid || mode != 0o700 {
+            // A directory that others share, such as /tmp, must stay as it is.
+            let shared = stat.st_uid != uid || stat.st_mode & 0o1000 != 0;
+            let fix = if shared {
+                format!("set SNAPRING_DIR to one, such as {path}/snapring-{uid}, which the first writer makes")
+            } else {
+                format!("chmod 700 {path}, or set SNAPRING_DIR to one")
+            };
             return Err(Error::Untrusted(format!(
-                "{path} belongs to uid {} with mode {mode:04o}; rings live only in a directory of the own uid {uid} with mode 0700 \
-                 (chmod 700 {path}, or set SNAPRING_DIR)",
+                "{path} belongs to uid {} with mode {mode:04o}; rings live only in a directory of the own uid {uid} with mode \
+                 0700: {fix}",
                 stat.st_uid
             )));
         }

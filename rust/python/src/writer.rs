@@ -32,7 +32,7 @@ impl Packed {
             && !plan.dropped().is_empty()
         {
             let text = format!(
-                "ring {:?} was made by an older class: it has no room for {}; these are not published until the ring is made anew",
+                "ring {:?} was made by an older class: it has no room for {}; these are not published until its writers have all closed, or snapring gc --yes removed it after they died",
                 core.options().name,
                 plan.dropped().join(", ")
             );

@@ -64,6 +64,11 @@ impl Schema {
         if file.codec != class.codec {
             return reason("the codec", format!("{:?}", file.codec), format!("{:?}", class.codec));
         }
+        let shared = class.fields.iter().any(|ours| file.field(&ours.name).is_some());
+        if !shared && !class.fields.is_empty() && !file.fields.is_empty() {
+            let (file, class) = (&file.name, &class.name);
+            return Err(format!("the ring's records are {file}, which has no field in common with {class}; give the right schema"));
+        }
         for ours in &class.fields {
             let Some(theirs) = file.field(&ours.name) else { continue };
             let what = |part: &str| format!("the {part} of field {:?}", ours.name);
