@@ -24,6 +24,12 @@ hypothesis.settings.register_profile("snapring", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("snapring")
 
 
+def pytest_configure() -> None:
+    """Hears Ctrl-C, and so do the children: a shell that starts tests in the background has them ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_report_header() -> str:
     """Names the seed, so that a randomised failure can be repeated."""
     return f"seed: {SEED} (repeat with SNAPRING_TEST_SEED={SEED})"
