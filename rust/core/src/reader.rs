@@ -79,7 +79,7 @@ impl Reader {
     /// True while `ring`, which [`Self::ring`] gave, need not be asked for again: loads only.
     #[inline]
     pub fn is_fresh(&self, ring: &Ring) -> bool {
-        ring.is_here() && !ring.is_left() && !ring.is_retired() && clock::coarse_ns() < self.look_at_ns.load(Ordering::Relaxed)
+        ring.is_here() && !ring.is_left() && clock::coarse_ns() < self.look_at_ns.load(Ordering::Relaxed)
     }
 
     /// The generation to read now; holds `None` while there is no ring. Looks at the path at most once a second.

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::file::RingFile;
 use crate::fork::Token;
 use crate::header::Header;
-use crate::layout::{Geometry, FILLER_LOCAL, FILLER_RELAY_DEAD, cell, header, slot as word};
+use crate::layout::{Geometry, FILLER_LOCAL, FILLER_RELAY_DEAD, cell, slot as word};
 use crate::mapping::{Access, Mapping};
 use crate::slot::{Newest, Slot, Stamp, TRIES};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
@@ -140,12 +140,6 @@ impl Ring {
     #[inline]
     pub fn is_left(&self) -> bool {
         self.left.load(Ordering::Relaxed)
-    }
-
-    /// True once the file was replaced or removed in order; whoever sees it looks at the path again.
-    #[inline]
-    pub fn is_retired(&self) -> bool {
-        self.map.words()[header::RETIRED].load(Ordering::Relaxed) != 0
     }
 
     /// True in the process that attached.
