@@ -131,7 +131,7 @@ pub fn wait(reader: &Reader, cursor: &Cursor, max_age_ns: u64, deadline: Instant
     }
 }
 
-/// Seconds to ns, saturating; NaN and negatives are refused by the caller.
+/// Seconds to ns, saturating; NaN and negatives give 0, so a caller to whom that matters refuses them.
 pub fn seconds_to_ns(seconds: f64) -> u64 {
     (seconds * 1e9) as u64
 }
