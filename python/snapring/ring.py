@@ -89,9 +89,9 @@ class Writer(_core.Writer[T], Generic[T]):
 
     Notes
     -----
-    The first writer of a process that has threads takes milliseconds longer to open: the kernel then arranges that publishes
-    need no fence of their own. Threads may share a writer; each publish is whole. In a child of a fork every call
-    raises :class:`~snapring.errors.ForkedHandle`: open a new writer there.
+    The first writer of a process that has threads takes milliseconds longer to open: the kernel then arranges that
+    publishes need no fence of their own. Threads may share a writer; each publish is whole. In a child of a fork every
+    call raises :class:`~snapring.errors.ForkedHandle`: open a new writer there.
 
     Examples
     --------
