@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 import snapring
 from snapring import LoadSnapshot, Publisher, Reader, Snapshot, View, Writer
+from snapring.config import BalanceMethod, ClusterConfig
+from snapring.ownership import Role, is_relay_owner, relay_owner_role
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -137,6 +139,19 @@ def host(prefill: bool) -> None:
     with Publisher(lambda: Writer("llama-70b", rank=0, ranks=8), interval=15) as publisher:
         assert_type(publisher.tick(collect, force=prefill, phase="busy"), bool)
         publisher.tick(collect, phase="idle")
+
+
+def cluster() -> ClusterConfig:
+    """The shape of a server, and who owns its relay."""
+    config = ClusterConfig(nodes=2, node_rank=0, ranks=16, dp_attention=True, balance_method="TOTAL_TOKENS")
+    ClusterConfig(balance_method=BalanceMethod.ROUND_ROBIN, tokenizer_workers=4, force_zmq=True)
+    assert_type(config.relay, bool)
+    assert_type(BalanceMethod("auto").resolved(prefill=True), BalanceMethod)
+    assert_type(relay_owner_role(config), Role | None)
+    assert_type(is_relay_owner(config, "TokenizerManager"), bool)
+    if is_relay_owner(config, Role.DATA_PARALLEL_CONTROLLER):
+        print(f"node {config.node_rank} of {config.nodes}: {Role.DATA_PARALLEL_CONTROLLER}")
+    return config
 
 
 def errors() -> None:
