@@ -1,6 +1,7 @@
 //! Clocks and identities that the kernel gives.
 
 use crate::error::Error;
+use crate::sync::{AtomicU64, Ordering};
 use rustix::time::{ClockId, clock_gettime};
 
 fn ns(clock: ClockId) -> u64 {
@@ -24,6 +25,40 @@ pub fn coarse_ns() -> u64 {
 #[inline]
 pub fn wall_ns() -> u64 {
     ns(ClockId::Realtime)
+}
+
+/// How long the difference of the clocks is taken for true.
+const WALL_TRUE_NS: u64 = 1_000_000_000;
+
+/// One moment by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// `CLOCK_MONOTONIC`, ns.
+    pub mono_ns: u64,
+    /// Wall clock, ns since 1970; a step of it shows within a second.
+    pub wall_ns: u64,
+}
+
+/// Both clocks for the price of one. Threads may share it.
+#[derive(Debug, Default)]
+pub struct Clocks {
+    wall_minus_mono_ns: AtomicU64,
+    /// Until when that is taken for true.
+    wall_until_ns: AtomicU64,
+}
+
+impl Clocks {
+    /// This moment.
+    #[inline]
+    pub fn now(&self) -> Now {
+        let mono_ns = mono_ns();
+        if mono_ns >= self.wall_until_ns.load(Ordering::Acquire) {
+            // In this order: who sees the new limit sees a difference no older than it.
+            self.wall_minus_mono_ns.store(wall_minus_mono_ns(), Ordering::Relaxed);
+            self.wall_until_ns.store(mono_ns + WALL_TRUE_NS, Ordering::Release);
+        }
+        Now { mono_ns, wall_ns: mono_ns.wrapping_add(self.wall_minus_mono_ns.load(Ordering::Relaxed)) }
+    }
 }
 
 /// Wall clock less monotonic clock, ns, wrapping.

@@ -250,6 +250,25 @@ impl Geometry {
     pub fn payload_words(&self) -> usize {
         self.payload_bytes / 8
     }
+
+    /// Refuses `len` bytes of `payload` that do not fit a cell, or are less than a whole value: the rest would be an
+    /// older version's. `record_bytes` is 0 where payloads are free.
+    #[inline]
+    pub fn check_payload(&self, record_bytes: usize, payload: &[u64], len: usize) -> Result<(), Error> {
+        let held = payload.len() * 8;
+        if len > self.payload_bytes || held > self.payload_bytes {
+            return Err(Error::PayloadTooLarge { got: len.max(held), max: self.payload_bytes });
+        }
+        if len > held || (record_bytes != 0 && len != record_bytes) {
+            return Err(short(len, payload.len()));
+        }
+        Ok(())
+    }
+}
+
+#[cold]
+fn short(len: usize, words: usize) -> Error {
+    Error::Invalid(format!("a payload of {len} bytes in {words} words is not a whole one; pass all of its words"))
 }
 
 #[cfg(test)]

@@ -76,6 +76,7 @@ pub use error::Error;
 pub use slot::{Newest, Origin, Slot, Stamp};
 #[cfg(not(loom))]
 pub use {
+    clock::Now,
     dir::{DirOptions, Directory, ring_name},
     header::Header,
     notify::Watch,
@@ -85,5 +86,5 @@ pub use {
     ring::{Ask, Reading, Ring, State},
     schema::{Codec, Field, Kind, Schema},
     watch::Cursor,
-    writer::{Now, Published, Writer},
+    writer::{Published, Writer},
 };

@@ -1,7 +1,7 @@
 //! The writer of one rank.
 
 use crate::claimed::{Claimed, Origins, claim_rank};
-use crate::clock;
+use crate::clock::{Clocks, Now};
 use crate::dir::check_name;
 use crate::error::Error;
 use crate::fork::Token;
@@ -9,11 +9,7 @@ use crate::header::Header;
 use crate::layout::MAX_JOB;
 use crate::options::WriterOptions;
 use crate::slot::{Origin, Stamp};
-use crate::sync::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// How long the difference of the clocks is taken for true.
-const WALL_TRUE_NS: u64 = 1_000_000_000;
 
 /// Outcome of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,18 +28,7 @@ pub struct Writer {
     options: WriterOptions,
     token: Token,
     claimed: Mutex<Option<Claimed>>,
-    /// Wall clock less monotonic clock, ns, and until when that is taken for true: one clock read a publish is enough.
-    wall_minus_mono_ns: AtomicU64,
-    wall_until_ns: AtomicU64,
-}
-
-/// One moment by both clocks.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// `CLOCK_MONOTONIC`, ns.
-    pub mono_ns: u64,
-    /// Wall clock, ns since 1970; a step of it shows within a second.
-    pub wall_ns: u64,
+    clocks: Clocks,
 }
 
 impl Writer {
@@ -59,8 +44,7 @@ impl Writer {
         }
         let token = Token::current()?;
         let claimed = claim_rank(&options, &Origins::default())?;
-        let (wall_minus_mono_ns, wall_until_ns) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { options, token, claimed: Mutex::new(Some(claimed)), wall_minus_mono_ns, wall_until_ns })
+        Ok(Self { options, token, claimed: Mutex::new(Some(claimed)), clocks: Clocks::default() })
     }
 
     /// What this writer was opened with.
@@ -95,13 +79,7 @@ impl Writer {
     /// This moment, for the price of one clock.
     #[inline]
     pub fn now(&self) -> Now {
-        let mono_ns = clock::mono_ns();
-        if mono_ns >= self.wall_until_ns.load(Ordering::Acquire) {
-            // In this order: who sees the new limit sees a difference no older than it.
-            self.wall_minus_mono_ns.store(clock::wall_minus_mono_ns(), Ordering::Relaxed);
-            self.wall_until_ns.store(mono_ns + WALL_TRUE_NS, Ordering::Release);
-        }
-        Now { mono_ns, wall_ns: mono_ns.wrapping_add(self.wall_minus_mono_ns.load(Ordering::Relaxed)) }
+        self.clocks.now()
     }
 
     /// [`Self::publish`] as of a moment that the payload may hold already.
@@ -112,14 +90,7 @@ impl Writer {
         if claimed.header.nonce != packed_for {
             return Ok(Published::Moved);
         }
-        let room = claimed.header.geometry.payload_bytes;
-        if len > room || payload.len() * 8 > room {
-            return Err(Error::PayloadTooLarge { got: len.max(payload.len() * 8), max: room });
-        }
-        let whole = claimed.record_bytes == 0 || len == claimed.record_bytes;
-        if len > payload.len() * 8 || !whole {
-            return Err(short(len, payload.len())); // the rest would be an older version's
-        }
+        claimed.header.geometry.check_payload(claimed.record_bytes, payload, len)?;
         let Now { mono_ns, wall_ns } = now;
         if claimed.has_moved(&self.options, mono_ns) {
             return Ok(Published::Moved);
@@ -160,11 +131,6 @@ impl Writer {
         let claimed = self.lock()?.take();
         claimed.map_or(Ok(()), |claimed| claimed.leave(&self.options))
     }
-}
-
-#[cold]
-fn short(len: usize, words: usize) -> Error {
-    Error::Invalid(format!("a payload of {len} bytes in {words} words is not a whole one; pass all of its words"))
 }
 
 impl Drop for Writer {
