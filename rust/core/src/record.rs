@@ -8,10 +8,12 @@
 //! meaningful for a place of another schema; they stay memory-safe and panic if it lies outside `words`.
 
 mod named;
+mod sound;
 
 use crate::schema::WORD_BYTES;
 
 pub use named::{Record, RecordMut, Value};
+pub use sound::check;
 
 /// The word of an absent integer, bool or enum, and of the length of an absent text or list.
 pub const ABSENT_INT: u64 = i64::MIN as u64;

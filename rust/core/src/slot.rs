@@ -130,6 +130,23 @@ impl<'a> Slot<'a> {
         self.words[word].store(value, Ordering::Release);
     }
 
+    /// Says whose clock stamps the slot from now on; before the first publish, because until then it holds somebody
+    /// else's stamps.
+    #[inline]
+    pub(crate) fn own_clock(&self, time_namespace: u64) {
+        if self.load(slot::TIME_NS) != time_namespace {
+            self.store(slot::TIME_NS, time_namespace);
+            self.store(slot::BEAT_NS, 0);
+        }
+    }
+
+    /// Stores a sign of life at `mono_ns`, where readers can date it.
+    pub(crate) fn beat(&self, time_namespace: u64, mono_ns: u64) {
+        if self.load(slot::TIME_NS) == time_namespace {
+            self.store(slot::BEAT_NS, mono_ns);
+        }
+    }
+
     #[inline]
     fn cell(&self, version: u64) -> &'a [AtomicU64] {
         // A division costs as much as the rest of finding a cell; the default is a power of two.

@@ -1,6 +1,7 @@
 //! The writer of one rank.
 
-use crate::claimed::{Claimed, Origins, claim_rank};
+use crate::attachment::Origins;
+use crate::claimed::{Claimed, claim_rank};
 use crate::clock::{Clocks, Now};
 use crate::dir::check_name;
 use crate::error::Error;
@@ -61,7 +62,7 @@ impl Writer {
 
     /// Header of the ring that the writer is attached to: what to pack by.
     pub fn header(&self) -> Result<Arc<Header>, Error> {
-        self.lock()?.as_ref().map(|claimed| Arc::clone(&claimed.header)).ok_or(Error::Closed("writer"))
+        self.lock()?.as_ref().map(|claimed| Arc::clone(&claimed.ring.header)).ok_or(Error::Closed("writer"))
     }
 
     /// Epoch of this incarnation and the last version, published or inherited.
@@ -87,10 +88,10 @@ impl Writer {
     pub fn publish_at(&self, packed_for: [u64; 2], payload: &[u64], len: usize, now: Now) -> Result<Published, Error> {
         let mut guard = self.lock()?;
         let claimed = guard.as_mut().ok_or(Error::Closed("writer"))?;
-        if claimed.header.nonce != packed_for {
+        if claimed.ring.header.nonce != packed_for {
             return Ok(Published::Moved);
         }
-        claimed.header.geometry.check_payload(claimed.record_bytes, payload, len)?;
+        claimed.ring.header.geometry.check_payload(claimed.record_bytes, payload, len)?;
         let Now { mono_ns, wall_ns } = now;
         if claimed.has_moved(&self.options, mono_ns) {
             return Ok(Published::Moved);
@@ -98,10 +99,11 @@ impl Writer {
         let version = claimed.version + 1;
         let origin = Origin { start: claimed.epoch, random: 0, version };
         let stamp = Stamp { version, epoch: claimed.epoch, origin, mono_ns, wall_ns, len: len as u64 };
-        claimed.own_clock();
-        claimed.slot().publish(&stamp, payload);
+        let slot = claimed.slot();
+        slot.own_clock(claimed.ring.time_namespace);
+        slot.publish(&stamp, payload);
         claimed.version = version;
-        if let Some(bell) = &claimed.bell {
+        if let Some(bell) = &claimed.ring.bell {
             bell.ring();
         }
         Ok(Published::Version(version))
@@ -111,7 +113,7 @@ impl Writer {
     pub fn reattach(&self) -> Result<(), Error> {
         let mut guard = self.lock()?;
         let claimed = guard.as_mut().ok_or(Error::Closed("writer"))?;
-        if !claimed.is_retired() && claimed.is_current(&self.options) {
+        if !claimed.is_retired() && claimed.ring.is_current(&self.options) {
             return Ok(()); // another thread was faster
         }
         *claimed = claim_rank(&self.options, &claimed.origins()?)?;
