@@ -97,7 +97,8 @@ pub enum Error {
 
 #[cfg(not(loom))]
 impl Error {
-    pub(crate) fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+    /// What the system answered, and to what.
+    pub fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::Io { what: what.into(), source: source.into() }
     }
 }

@@ -64,13 +64,72 @@ const FREE: i32 = -1;
 static CLAIMS: [AtomicI32; 4096] = [const { AtomicI32::new(FREE) }; 4096];
 static HANDLER: OnceLock<i32> = OnceLock::new();
 
-extern "C" fn close_claims() {
+/// Descriptors from this number on cannot be adopted.
+pub const MAX_ADOPTED: usize = 1 << 16;
+// Inode of the adopted socket, by descriptor, 0 for none. Pages that no number of an adopted one falls in cost nothing.
+static ADOPTED: [AtomicU64; MAX_ADOPTED] = [const { AtomicU64::new(0) }; MAX_ADOPTED];
+// One more than the highest number that was ever adopted, so that the handler need not look at all.
+static ADOPTED_END: AtomicU64 = AtomicU64::new(0);
+
+/// Inode of the socket that `fd` names, 0 when it names something else or nothing. Safe between fork and exec.
+fn socket_inode(fd: i32) -> u64 {
+    let mut stat = core::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: fstat fills the struct when it returns 0, and fails for a number that names nothing.
+    let stat = unsafe {
+        if libc::fstat(fd, stat.as_mut_ptr()) != 0 {
+            return 0;
+        }
+        stat.assume_init()
+    };
+    if stat.st_mode & libc::S_IFMT == libc::S_IFSOCK { stat.st_ino } else { 0 }
+}
+
+fn adopted(fd: i32) -> Option<&'static AtomicU64> {
+    ADOPTED.get(usize::try_from(fd).ok()?)
+}
+
+/// Has the socket that a library opened as `fd` closed in children of this process. False when it is none (any more),
+/// or its number is [`MAX_ADOPTED`] or more. A later [`adopt`] of the same number takes the place of this one.
+pub fn adopt(fd: i32) -> Result<bool, Error> {
+    watch_forks()?;
+    let inode = socket_inode(fd);
+    let Some(entry) = adopted(fd).filter(|_| inode != 0) else { return Ok(false) };
+    ADOPTED_END.fetch_max(fd as u64 + 1, Ordering::Relaxed);
+    entry.store(inode, Ordering::Relaxed);
+    Ok(true)
+}
+
+/// Forgets `fd`, which the library has closed or will close by itself.
+pub fn disown(fd: i32) {
+    if let Some(entry) = adopted(fd) {
+        entry.store(0, Ordering::Relaxed);
+    }
+}
+
+fn watch_forks() -> Result<(), Error> {
+    // SAFETY: the handler only touches static atomics and calls fstat and close, all allowed after a fork.
+    let registered = *HANDLER.get_or_init(|| unsafe { libc::pthread_atfork(None, None, Some(close_in_child)) });
+    match registered {
+        0 => Ok(()),
+        error => Err(Error::io("registering the fork handler", std::io::Error::from_raw_os_error(error))),
+    }
+}
+
+extern "C" fn close_in_child() {
     for entry in &CLAIMS {
         let fd = entry.swap(FREE, Ordering::Relaxed);
         if fd != FREE {
             // SAFETY: the number came from an `OwnedFd` in a `ClaimFile` of the parent; in this child that value's drop
             // is told by its token not to close it again.
             unsafe { libc::close(fd) };
+        }
+    }
+    for (fd, entry) in ADOPTED.iter().enumerate().take(ADOPTED_END.load(Ordering::Relaxed) as usize) {
+        let inode = entry.swap(0, Ordering::Relaxed);
+        // The library may have closed it unseen, and the number may name anything by now.
+        if inode != 0 && socket_inode(fd as i32) == inode {
+            // SAFETY: the very socket that was adopted, whose library does not run in this child.
+            unsafe { libc::close(fd as i32) };
         }
     }
 }
@@ -87,11 +146,7 @@ impl ClaimFile {
     /// Registers `fd`.
     pub fn new(fd: OwnedFd) -> Result<Self, Error> {
         let token = Token::current()?;
-        // SAFETY: the handler only touches static atomics and calls close, both allowed after a fork.
-        let registered = *HANDLER.get_or_init(|| unsafe { libc::pthread_atfork(None, None, Some(close_claims)) });
-        if registered != 0 {
-            return Err(Error::io("registering the fork handler", std::io::Error::from_raw_os_error(registered)));
-        }
+        watch_forks()?;
         let number = fd.as_raw_fd();
         let entry = CLAIMS
             .iter()
