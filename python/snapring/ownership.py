@@ -11,7 +11,7 @@ from typing import Self
 from snapring.config import BalanceMethod, ClusterConfig
 from snapring.errors import InvalidValue
 
-__all__ = ["Role", "is_relay_owner", "relay_owner_role"]
+__all__ = ["Role", "is_relay_owner", "relay_owner_role", "sends_to_relay"]
 
 
 class Role(StrEnum):
@@ -68,3 +68,12 @@ def is_relay_owner(config: ClusterConfig, role: Role | str) -> bool:
             socket to nobody.
     """
     return Role(role) is relay_owner_role(config)
+
+
+def sends_to_relay(config: ClusterConfig) -> bool:
+    """Whether this node's ranks publish through the relay and not straight into the ring.
+
+    With the relay on, ranks of node 0 still write into shared memory, where they are read: a socket would only add a
+    way to get lost. ``force_zmq`` sends them through it all the same. Pure.
+    """
+    return config.relay and (config.force_zmq or config.node_rank != 0)

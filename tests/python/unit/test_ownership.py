@@ -6,7 +6,7 @@ import pytest
 
 from snapring.config import BalanceMethod, ClusterConfig
 from snapring.errors import InvalidValue
-from snapring.ownership import Role, is_relay_owner, relay_owner_role
+from snapring.ownership import Role, is_relay_owner, relay_owner_role, sends_to_relay
 
 MANAGER = Role.TOKENIZER_MANAGER
 ROUTER = Role.MULTI_TOKENIZER_ROUTER
@@ -124,3 +124,35 @@ def test_unknown_roles_are_refused(role: object, force_zmq: bool) -> None:
     """A role that does not exist raises with the relay on or off, and the message lists the roles."""
     with pytest.raises(InvalidValue, match="TokenizerManager, MultiTokenizerRouter, DataParallelController"):
         is_relay_owner(ClusterConfig(force_zmq=force_zmq), role)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "node_rank", "dp_attention", "force_zmq", "expected"),
+    [
+        (1, 0, False, False, False),
+        (1, 0, True, False, False),
+        (2, 0, True, False, False),
+        (2, 1, True, False, True),
+        (2, 1, False, False, False),
+        (1, 0, False, True, True),
+        (2, 0, True, True, True),
+        (2, 0, False, True, True),
+        (2, 1, False, True, True),
+    ],
+)
+def test_ranks_send_from_other_nodes_or_when_forced(
+    nodes: int, node_rank: int, dp_attention: bool, force_zmq: bool, expected: bool
+) -> None:
+    """Ranks of node 0 write shared memory unless forced; those of other nodes send whenever there is a relay."""
+    config = ClusterConfig(nodes=nodes, node_rank=node_rank, dp_attention=dp_attention, force_zmq=force_zmq)
+
+    assert sends_to_relay(config) is expected
+
+
+def test_nobody_sends_to_nobody() -> None:
+    """Where any rank of a server sends, its node 0 has an owner that receives."""
+    deaf = [
+        config for config in GRID if sends_to_relay(config) and relay_owner_role(replace(config, node_rank=0)) is None
+    ]
+
+    assert deaf == []
