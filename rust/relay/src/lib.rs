@@ -7,6 +7,7 @@
 
 pub mod curve;
 mod ffi;
+pub mod frame;
 pub mod monitor;
 pub mod zmq;
 
