@@ -14,10 +14,13 @@ __all__ = [
     "OwnerBusy",
     "PayloadTooLarge",
     "RankOutOfRange",
+    "RendezvousFailed",
+    "RendezvousTimeout",
     "RingFull",
     "RingNotFound",
     "RingUntrusted",
     "SnapringError",
+    "StoreUnavailable",
     "SystemRefused",
     "WriterBusy",
 ]
@@ -77,3 +80,15 @@ class Contended(SnapringError):
 
 class ForkedHandle(SnapringError):
     """The handle was opened before a fork and is used in the child; open a new one there."""
+
+
+class RendezvousFailed(SnapringError, RuntimeError):
+    """The ranks cannot agree: no process group, two leaders, other sizes, a rank taken twice; nothing was agreed."""
+
+
+class RendezvousTimeout(RendezvousFailed, TimeoutError):
+    """Not all ranks met before the deadline; the message names the store, the missing ranks and the last error."""
+
+
+class StoreUnavailable(RendezvousFailed, ConnectionError):
+    """The store behind a group did not answer, or not in a way that can be understood; asking again may help."""
