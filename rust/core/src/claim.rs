@@ -45,7 +45,16 @@ fn fcntl(file: impl AsFd, command: i32, lock: &mut libc::flock) -> io::Result<()
 
 /// Claims `range` without waiting; false when another description holds part of it.
 pub fn try_claim(file: impl AsFd, range: Range) -> Result<bool, Error> {
-    match fcntl(file, libc::F_OFD_SETLK, &mut request(range, libc::F_WRLCK)) {
+    try_lock(file, range, libc::F_WRLCK)
+}
+
+/// Shares `range` with others that share it; false when a description has claimed part of it.
+pub fn share(file: impl AsFd, range: Range) -> Result<bool, Error> {
+    try_lock(file, range, libc::F_RDLCK)
+}
+
+fn try_lock(file: impl AsFd, range: Range, kind: i32) -> Result<bool, Error> {
+    match fcntl(file, libc::F_OFD_SETLK, &mut request(range, kind)) {
         Ok(()) => Ok(true),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
         Err(error) => Err(Error::io("locking the claim", error)),
@@ -57,10 +66,19 @@ pub fn release(file: impl AsFd, range: Range) -> Result<(), Error> {
     fcntl(file, libc::F_OFD_SETLK, &mut request(range, libc::F_UNLCK)).map_err(|error| Error::io("unlocking the claim", error))
 }
 
-/// True when another description holds part of `range`; needs read access only.
+/// True when another description claims part of `range`; needs read access only.
 pub fn is_claimed(file: impl AsFd, range: Range) -> Result<bool, Error> {
     // Asked as a read lock, which is what a read-only descriptor could take; writers hold write locks.
-    let mut query = request(range, libc::F_RDLCK);
+    is_locked(file, range, libc::F_RDLCK)
+}
+
+/// True when another description claims or shares part of `range`.
+pub fn is_shared(file: impl AsFd, range: Range) -> Result<bool, Error> {
+    is_locked(file, range, libc::F_WRLCK)
+}
+
+fn is_locked(file: impl AsFd, range: Range, kind: i32) -> Result<bool, Error> {
+    let mut query = request(range, kind);
     fcntl(file, libc::F_OFD_GETLK, &mut query).map_err(|error| Error::io("asking for the claim", error))?;
     Ok(i32::from(query.l_type) != libc::F_UNLCK)
 }

@@ -82,7 +82,12 @@ pub fn boot_id() -> Result<[u64; 2], Error> {
 
 /// Start time of this process in clock ticks since boot, 0 when unknown; with the pid a name for display.
 pub fn process_start() -> u64 {
-    std::fs::read_to_string("/proc/self/stat")
+    start_of(u64::from(std::process::id()))
+}
+
+/// Start time of the process that has `pid` now, in clock ticks since boot; 0 when unknown.
+pub fn start_of(pid: u64) -> u64 {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .ok()
         .and_then(|stat| stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok())
         .unwrap_or(0)

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, fstatfs, mkdirat, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat, fchmod, flock, fstat, fstatfs, mkdirat, openat, statat, unlinkat};
 use rustix::io::Errno;
 use std::env;
 use std::path::{Path, PathBuf};
@@ -185,6 +185,27 @@ impl Directory {
             return Ok(Some((fd, stat)));
         };
         Err(refused(&full(), &reason))
+    }
+
+    /// Opens `file`, making it empty where there is none.
+    pub fn open_or_create_file(&self, file: &str, flags: OFlags) -> Result<OwnedFd, Error> {
+        // Two makers: one makes it, the other finds it. Bounded, because a third might remove it each time.
+        for _ in 0..1_000 {
+            if let Some((fd, _)) = self.open_file(file, flags)? {
+                return Ok(fd);
+            }
+            let new = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let what = |error| Error::io(format!("making {}", self.path.join(file).display()), error);
+            match openat(&self.fd, file, new, FILE_MODE) {
+                Ok(fd) => {
+                    fchmod(&fd, FILE_MODE).map_err(what)?; // whatever the process's umask is
+                    return Ok(fd);
+                }
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(what(error)),
+            }
+        }
+        Err(Error::Untrusted(format!("{} is made and removed all the time; by whom?", self.path.join(file).display())))
     }
 
     /// Locks the directory against other makers of rings, until this value is dropped; false when another holds it.

@@ -35,6 +35,14 @@ pub enum Error {
         /// Holder's pid, for display only.
         pid: u64,
     },
+    /// Another process owns the relay, and the caller did not want to stand by.
+    #[error("{what} is owned by a living process (pid {pid} as it sees itself); stop it, or stand by (standby=True)")]
+    OwnerBusy {
+        /// What is owned, with its path.
+        what: String,
+        /// Holder's pid, for display only.
+        pid: u64,
+    },
     /// The rank is not in the ring.
     #[error("rank {rank} is out of range: ranks go from 0 up to, not including, {ranks}")]
     RankOutOfRange {

@@ -147,6 +147,13 @@ impl Relayed {
         self.attached.as_ref().is_some_and(|attached| attached.held.contains_key(&rank))
     }
 
+    /// True where a relay filled the slot of `rank`, never said that it is dead, and is not this one.
+    pub fn is_orphan(&mut self, rank: u32) -> Result<bool, Error> {
+        let attached = self.attached()?;
+        let slot = attached.slot(rank);
+        Ok(slot.head() != 0 && slot.load(word::FILLER) == FILLER_RELAY && !attached.held.contains_key(&rank))
+    }
+
     /// Says that another incarnation of the rank writes from now on.
     pub fn raise_epoch(&mut self, rank: u32) -> Result<(), Error> {
         let attached = self.attached()?;

@@ -9,6 +9,7 @@ import_exception!(snapring.errors, ForkedHandle);
 import_exception!(snapring.errors, HandleClosed);
 import_exception!(snapring.errors, InvalidValue);
 import_exception!(snapring.errors, LayoutMismatch);
+import_exception!(snapring.errors, OwnerBusy);
 import_exception!(snapring.errors, PayloadTooLarge);
 import_exception!(snapring.errors, RankOutOfRange);
 import_exception!(snapring.errors, RingFull);
@@ -31,6 +32,7 @@ pub(crate) fn from_core(error: Error) -> PyErr {
         Error::NotFound { .. } => RingNotFound::new_err(text),
         Error::LayoutMismatch(_) => LayoutMismatch::new_err(text),
         Error::WriterBusy { .. } => WriterBusy::new_err(text),
+        Error::OwnerBusy { .. } => OwnerBusy::new_err(text),
         Error::RankOutOfRange { .. } => RankOutOfRange::new_err(text),
         Error::PayloadTooLarge { .. } => PayloadTooLarge::new_err(text),
         Error::Closed(_) => HandleClosed::new_err(text),

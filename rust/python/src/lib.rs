@@ -7,6 +7,7 @@ mod buffer;
 mod codec;
 mod error;
 mod generation;
+mod heartbeat;
 mod plan;
 mod reader;
 mod slots;

@@ -2,18 +2,15 @@
 
 use crate::codec::{Packer, Source};
 use crate::error::{InvalidValue, LayoutMismatch, OrRaise};
+use crate::heartbeat::Heartbeat;
 use crate::plan::Filler;
 use crate::whole::Whole;
 use arc_swap::ArcSwap;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
-use snapring_core::fork::Token;
 use snapring_core::{DirOptions, Header, Published, Schema, WriterOptions};
-use std::mem;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::sync::Arc;
 
 /// Generations that one publish follows before it gives up; each is one that somebody replaced meanwhile.
 const ROUNDS: u32 = 16;
@@ -48,7 +45,7 @@ pub(crate) struct Writer {
     core: Arc<snapring_core::Writer>,
     source: Source,
     packed: ArcSwap<Packed>,
-    beat: Mutex<Option<Heartbeat>>,
+    heartbeat: Heartbeat,
 }
 
 #[pymethods]
@@ -90,7 +87,7 @@ impl Writer {
         let core = Arc::new(py.detach(|| snapring_core::Writer::open(options)).or_raise()?);
         let source = Source { compiled, convert: encode };
         let packed = ArcSwap::from_pointee(Packed::new(py, &core, &source)?);
-        Ok(Self { core, source, packed, beat: Mutex::new(None) })
+        Ok(Self { core, source, packed, heartbeat: Heartbeat::default() })
     }
 
     /// Publish `value` as the newest snapshot of this rank.
@@ -213,13 +210,10 @@ impl Writer {
     /// The thread ends when the writer is closed or collected. Calling again changes the interval. A child of a fork
     /// has no such thread.
     fn start_heartbeat(&self, interval: f64) -> PyResult<()> {
-        if !(interval > 0.0 && interval < 1e6) {
-            return Err(InvalidValue::new_err(format!("a heartbeat's interval is in seconds above 0, not {interval}")));
-        }
         self.core.beat().or_raise()?; // closed or forked handles say so here, not in the thread
-        let started = Heartbeat::start(&self.core, Duration::from_secs_f64(interval))?;
-        *self.beat.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
-        Ok(())
+        let core = Arc::downgrade(&self.core);
+        // A writer that is gone or closed ends the thread.
+        self.heartbeat.start(interval, move || core.upgrade().is_some_and(|core| core.beat().is_ok()))
     }
 
     /// Give the rank back: readers see it DEAD, and another writer may claim it.
@@ -235,7 +229,7 @@ impl Writer {
                 other => Err(other),
             })
             .or_raise()?;
-        drop(self.beat.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.heartbeat.stop();
         self.core.close().or_raise()
     }
 
@@ -257,51 +251,5 @@ impl Writer {
         py.detach(|| self.core.reattach()).or_raise()?;
         self.packed.store(Arc::new(Packed::new(py, &self.core, &self.source)?));
         Ok(())
-    }
-}
-
-/// A native thread that shows life while Python is busy elsewhere.
-struct Heartbeat {
-    token: Token,
-    stop: Arc<(Mutex<bool>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Heartbeat {
-    fn start(core: &Arc<snapring_core::Writer>, interval: Duration) -> PyResult<Self> {
-        let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let (core, told) = (Arc::downgrade(core), Arc::clone(&stop));
-        let run = move || {
-            let (flag, changed) = &*told;
-            let mut stopped = flag.lock().unwrap_or_else(PoisonError::into_inner);
-            while !*stopped {
-                // A writer that is gone or closed ends the thread.
-                if core.upgrade().is_none_or(|core| core.beat().is_err()) {
-                    return;
-                }
-                stopped = changed.wait_timeout(stopped, interval).unwrap_or_else(PoisonError::into_inner).0;
-            }
-        };
-        let token = Token::current().or_raise()?;
-        let thread = Builder::new().name("snapring-beat".into()).spawn(run);
-        let refused = |source| snapring_core::Error::Io { what: "starting the heartbeat".into(), source };
-        let thread = thread.map_err(refused).or_raise()?;
-        Ok(Self { token, stop, thread: Some(thread) })
-    }
-}
-
-impl Drop for Heartbeat {
-    fn drop(&mut self) {
-        if !self.token.is_here() {
-            // A child of a fork has neither the thread nor anybody to free a lock that it may have held.
-            mem::forget(self.thread.take());
-            return;
-        }
-        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.1.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // It takes no lock of Python's, so this wait is short.
-            let _ = thread.join();
-        }
     }
 }

@@ -5,10 +5,14 @@
 
 #![deny(unsafe_code)]
 
+pub mod counters;
 pub mod curve;
 mod ffi;
 pub mod frame;
+pub mod intake;
+pub mod lease;
 pub mod monitor;
+pub mod origin;
 pub mod zmq;
 
 pub use snapring_core::Error;
