@@ -24,6 +24,7 @@ unsafe extern "C" {
     pub(crate) fn zmq_getsockopt(socket: *mut c_void, option: c_int, value: *mut c_void, len: *mut usize) -> c_int;
     pub(crate) fn zmq_bind(socket: *mut c_void, endpoint: *const c_char) -> c_int;
     pub(crate) fn zmq_connect(socket: *mut c_void, endpoint: *const c_char) -> c_int;
+    pub(crate) fn zmq_disconnect(socket: *mut c_void, endpoint: *const c_char) -> c_int;
     pub(crate) fn zmq_send(socket: *mut c_void, data: *const c_void, len: usize, flags: c_int) -> c_int;
     pub(crate) fn zmq_socket_monitor(socket: *mut c_void, endpoint: *const c_char, events: c_int) -> c_int;
 

@@ -1,18 +1,31 @@
 //! Snapshots of remote ranks over `ZeroMQ`.
 //!
-//! libzmq 4.3.5 is linked statically, with CURVE; `zmq` is the only module that calls it.
-//! Nothing here opens a descriptor or starts a thread before the first socket is made.
+//! libzmq 4.3.5 is linked statically, with CURVE; `zmq` is the only module that calls it. [`Push`] sends and [`Pull`]
+//! receives, behind the traits of `transport`. Nothing here opens a descriptor or starts a thread before the first of
+//! them is made.
 
 #![deny(unsafe_code)]
 
 pub mod counters;
 pub mod curve;
+pub mod endpoint;
 mod ffi;
 pub mod frame;
+pub mod gate;
 pub mod intake;
 pub mod lease;
+mod link;
 pub mod monitor;
 pub mod origin;
+pub mod pull;
+pub mod push;
+pub mod transport;
 pub mod zmq;
 
+pub use curve::{KeyPair, PublicKey, SecretKey};
+pub use endpoint::{Endpoint, Host};
+pub use gate::{Admission, Net};
+pub use pull::{Pull, PullOptions};
+pub use push::{ClientCurve, Push, PushOptions};
 pub use snapring_core::Error;
+pub use transport::{LinkCounters, LinkEvent, Links, Received, Refusal, Sink, Source};

@@ -1,6 +1,7 @@
 //! What happens to a socket's connections, as libzmq's monitor tells it.
 
 use crate::zmq::{Message, Socket};
+use rustix::fd::BorrowedFd;
 use snapring_core::Error;
 use std::os::fd::RawFd;
 
@@ -8,6 +9,8 @@ use std::os::fd::RawFd;
 #[allow(missing_docs, reason = "libzmq's manual explains them")]
 pub mod event {
     pub const CONNECTED: i32 = 0x0001;
+    /// Another try to connect is planned.
+    pub const CONNECT_RETRIED: i32 = 0x0004;
     pub const LISTENING: i32 = 0x0008;
     pub const ACCEPTED: i32 = 0x0020;
     pub const ACCEPT_FAILED: i32 = 0x0040;
@@ -74,6 +77,11 @@ impl Monitored {
     /// Whether an event waits.
     pub fn has_event(&self) -> Result<bool, Error> {
         self.follower.has_input()
+    }
+
+    /// As [`Socket::with_fd`], for events.
+    pub fn with_events_fd<T>(&self, what: impl FnOnce(BorrowedFd<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        self.follower.with_fd(what)
     }
 
     /// As [`Socket::fd`], for events.

@@ -11,19 +11,25 @@
 #![allow(unsafe_code, reason = "calls of libzmq; every block names its fact")]
 
 use crate::ffi;
-use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ffi::{c_int, c_void};
 use core::ptr::{self, NonNull};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fd::OwnedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use snapring_core::Error;
 use snapring_core::fork::Token;
 use std::ffi::CString;
-use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+mod library;
+mod message;
+
 pub use crate::monitor::{Event, Monitored};
+pub(crate) use library::{KEY_TEXT, curve_keypair, curve_public, z85_key};
+pub use library::{has_curve, version};
+use library::{last_errno, last_error};
+pub use message::Message;
 
 /// Socket options, by libzmq's names; times are milliseconds.
 #[allow(missing_docs, reason = "libzmq's manual explains them")]
@@ -64,70 +70,9 @@ const OLDEST: (i32, i32, i32) = (4, 3, 5);
 /// A call that signals interrupt this often is given up.
 const INTERRUPTS: usize = 1000;
 
-fn last_error(what: impl Into<String>) -> Error {
-    // SAFETY: both functions may be called at any time; the text is static and ends with a zero.
-    let (errno, text) = unsafe {
-        let errno = ffi::zmq_errno();
-        (errno, CStr::from_ptr(ffi::zmq_strerror(errno)))
-    };
-    if errno < ffi::OWN_ERRORS {
-        return Error::io(what, io::Error::from_raw_os_error(errno));
-    }
-    Error::io(what, io::Error::other(text.to_string_lossy().into_owned()))
-}
-
-fn last_errno() -> c_int {
-    // SAFETY: reads the calling thread's own error number.
-    unsafe { ffi::zmq_errno() }
-}
-
 /// The endpoint or option as C wants it.
 fn c_text(text: &str) -> Result<CString, Error> {
     CString::new(text).map_err(|_| Error::Invalid(format!("{text:?} has a zero byte in it; leave it out")))
-}
-
-/// Version of the libzmq that is linked in.
-pub fn version() -> (i32, i32, i32) {
-    let (mut major, mut minor, mut patch) = (0, 0, 0);
-    // SAFETY: three pointers to living integers.
-    unsafe { ffi::zmq_version(&raw mut major, &raw mut minor, &raw mut patch) };
-    (major, minor, patch)
-}
-
-/// Whether the libzmq that is linked in can do CURVE.
-pub fn has_curve() -> bool {
-    // SAFETY: a text that ends with a zero.
-    unsafe { ffi::zmq_has(c"curve".as_ptr()) == 1 }
-}
-
-/// Length of a key in Z85 text.
-pub(crate) const KEY_TEXT: usize = 40;
-
-/// A new pair of CURVE keys, public and secret, in Z85.
-pub(crate) fn curve_keypair() -> Result<([u8; KEY_TEXT + 1], [u8; KEY_TEXT + 1]), Error> {
-    let (mut public, mut secret) = ([0; KEY_TEXT + 1], [0; KEY_TEXT + 1]);
-    // SAFETY: two buffers of the 41 bytes that the function writes.
-    let done = unsafe { ffi::zmq_curve_keypair(public.as_mut_ptr().cast(), secret.as_mut_ptr().cast()) };
-    if done == 0 { Ok((public, secret)) } else { Err(last_error("making CURVE keys")) }
-}
-
-/// The public key that belongs to `secret`; `None` when that is no Z85.
-pub(crate) fn curve_public(secret: &[u8; KEY_TEXT + 1]) -> Option<[u8; KEY_TEXT + 1]> {
-    let mut public = [0; KEY_TEXT + 1];
-    (secret[KEY_TEXT] == 0).then_some(())?;
-    // SAFETY: a buffer of the 41 bytes that the function writes, and a text that ends with a zero.
-    let done = unsafe { ffi::zmq_curve_public(public.as_mut_ptr().cast(), secret.as_ptr().cast::<c_char>()) };
-    (done == 0).then_some(public)
-}
-
-/// The 32 bytes of a key; `None` when the text is no Z85.
-pub(crate) fn z85_key(text: &[u8; KEY_TEXT + 1]) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    // The function takes its length from the text.
-    (text[KEY_TEXT] == 0 && !text[..KEY_TEXT].contains(&0)).then_some(())?;
-    // SAFETY: 40 characters and a zero decode to the 32 bytes of the buffer.
-    let done = unsafe { ffi::zmq_z85_decode(bytes.as_mut_ptr(), text.as_ptr().cast::<c_char>()) };
-    (!done.is_null()).then_some(bytes)
 }
 
 /// Refuses while libzmq could find no descriptor: takes as many as it may need, and gives them back.
@@ -283,6 +228,15 @@ impl Socket {
         if done == 0 { Ok(()) } else { Err(last_error(format!("connecting to {endpoint}"))) }
     }
 
+    /// Ends the connection to `endpoint`, if there is any.
+    pub fn disconnect(&self, endpoint: &str) -> Result<(), Error> {
+        self.context.here()?;
+        let text = c_text(endpoint)?;
+        // SAFETY: a living socket and a text that ends with a zero.
+        let done = unsafe { ffi::zmq_disconnect(self.raw.as_ptr(), text.as_ptr()) };
+        if done == 0 || last_errno() == libc::ENOENT { Ok(()) } else { Err(last_error(format!("leaving {endpoint}"))) }
+    }
+
     /// Sends one part; `more` says that another follows. False when it would have to wait.
     pub fn send(&self, data: &[u8], more: bool) -> Result<bool, Error> {
         self.context.here()?;
@@ -314,6 +268,13 @@ impl Socket {
     /// write or close it.
     pub fn fd(&self) -> Result<RawFd, Error> {
         self.get_int(option::FD)
+    }
+
+    /// Calls `what` with [`Socket::fd`], borrowed.
+    pub fn with_fd<T>(&self, what: impl FnOnce(BorrowedFd<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        let fd = self.fd()?;
+        // SAFETY: libzmq keeps the descriptor open as long as the socket, which is borrowed meanwhile.
+        what(unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
     /// Lets `events` (of [`crate::monitor::event`]) be followed.
@@ -360,63 +321,5 @@ impl Drop for Socket {
                 ffi::zmq_close(self.raw.as_ptr());
             }
         }
-    }
-}
-
-/// One received part, reusable; its content is plain memory of this process, so a fork does not matter.
-pub struct Message(Box<ffi::RawMessage>);
-
-// SAFETY: a message is memory with a reference count that libzmq keeps atomically.
-unsafe impl Send for Message {}
-
-impl Message {
-    /// An empty one.
-    pub fn new() -> Self {
-        let mut raw = Box::new(ffi::RawMessage([0; 64]));
-        // SAFETY: memory of a message's size and alignment; the function cannot fail.
-        unsafe { ffi::zmq_msg_init(raw.as_mut()) };
-        Self(raw)
-    }
-
-    /// The bytes.
-    pub fn data(&mut self) -> &[u8] {
-        let raw = self.0.as_mut();
-        // SAFETY: an initialised message; libzmq gives the start and the length of its content, which stays until the
-        // message is next changed, for which the borrow must end. Empty content may have no address.
-        unsafe {
-            let (start, len) = (ffi::zmq_msg_data(raw), ffi::zmq_msg_size(raw));
-            if len == 0 { &[] } else { core::slice::from_raw_parts(start.cast::<u8>(), len) }
-        }
-    }
-
-    /// Whether more parts of the same message follow.
-    pub fn more(&self) -> bool {
-        // SAFETY: an initialised message.
-        unsafe { ffi::zmq_msg_more(self.0.as_ref()) != 0 }
-    }
-
-    /// Descriptor of the connection that brought it, -1 when there is none. A later connection may have the same.
-    pub fn source(&self) -> i32 {
-        // SAFETY: an initialised message.
-        unsafe { ffi::zmq_msg_get(self.0.as_ref(), ffi::SRCFD) }
-    }
-}
-
-impl Default for Message {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl core::fmt::Debug for Message {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Message").field("more", &self.more()).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Message {
-    fn drop(&mut self) {
-        // SAFETY: an initialised message that is not used after.
-        unsafe { ffi::zmq_msg_close(self.0.as_mut()) };
     }
 }

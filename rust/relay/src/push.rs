@@ -1,0 +1,150 @@
+//! The sending end: one PUSH socket that connects to a relay, again and again, and never blocks.
+
+use crate::curve::{KeyPair, PublicKey};
+use crate::endpoint::Endpoint;
+use crate::link::{Descriptors, configure};
+use crate::monitor::event;
+use crate::transport::{Links, Refusal, Sink};
+use crate::zmq::{Context, Monitored, SocketKind, option};
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use snapring_core::Error;
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+
+/// Frames that wait inside libzmq at most; few, because a newer snapshot makes them worthless.
+pub const SNDHWM: i32 = 8;
+/// First and longest pause before the next try to connect, in milliseconds.
+pub const RECONNECT_IVL: i32 = 10;
+/// As [`RECONNECT_IVL`].
+pub const RECONNECT_IVL_MAX: i32 = 80;
+/// A connect without an answer is given up after this long; milliseconds.
+pub const CONNECT_TIMEOUT: i32 = 500;
+/// Pause after a refusal, in seconds.
+pub const REFUSED_PAUSE: i64 = 1;
+
+/// Whom to trust, and who to be.
+#[derive(Clone, Debug)]
+pub struct ClientCurve {
+    /// The relay's key.
+    pub server: PublicKey,
+    /// The sender's own keys.
+    pub own: KeyPair,
+}
+
+/// Where to connect, and how.
+#[derive(Clone, Debug)]
+pub struct PushOptions {
+    /// The relay's endpoint.
+    pub endpoint: Endpoint,
+    /// Keys; `None` speaks in the clear.
+    pub curve: Option<ClientCurve>,
+    /// Address of this machine to connect from; `None` leaves it to the system.
+    pub source_address: Option<IpAddr>,
+}
+
+/// The sending end of a connection.
+#[derive(Debug)]
+pub struct Push {
+    // Dropped in this order: sockets close before their descriptors are forgotten.
+    socket: Monitored,
+    descriptors: Descriptors,
+    timer: OwnedFd,
+    target: String,
+    up: bool,
+    // libzmq never again connects after it took offence, at a refusal say.
+    given_up: bool,
+}
+
+impl Push {
+    /// Begins to connect; the relay need not be there yet. Opens about a dozen descriptors and two threads.
+    pub fn connect(options: &PushOptions) -> Result<Self, Error> {
+        let target = options.endpoint.to_connect(options.source_address)?;
+        let socket = Context::new()?.socket(SocketKind::Push)?;
+        let ipv6 = options.endpoint.needs_ipv6() || options.source_address.is_some_and(|source| source.is_ipv6());
+        configure(&socket, ipv6)?;
+        let own = [
+            (option::IMMEDIATE, 1),
+            (option::SNDHWM, SNDHWM),
+            (option::RECONNECT_IVL, RECONNECT_IVL),
+            (option::RECONNECT_IVL_MAX, RECONNECT_IVL_MAX),
+            (option::CONNECT_TIMEOUT, CONNECT_TIMEOUT),
+        ];
+        own.iter().try_for_each(|(option, value)| socket.set_int(*option, *value))?;
+        if let Some(curve) = &options.curve {
+            socket.set_bytes(option::CURVE_SERVERKEY, &curve.server.bytes())?;
+            socket.set_bytes(option::CURVE_PUBLICKEY, &curve.own.public().bytes())?;
+            socket.set_bytes(option::CURVE_SECRETKEY, curve.own.secret().reveal().as_bytes())?;
+        }
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer =
+            timerfd_create(TimerfdClockId::Monotonic, flags).map_err(|error| Error::io("making a timer", error))?;
+        let socket = socket.monitor(event::DESCRIPTORS | event::HANDSHAKES | event::CONNECT_RETRIED)?;
+        socket.socket().connect(&target)?;
+        Ok(Self { socket, descriptors: Descriptors::default(), timer, target, up: false, given_up: false })
+    }
+
+    /// Connects anew where libzmq does not, after a pause.
+    fn retry(&mut self) -> Result<(), Error> {
+        match rustix::io::read(&self.timer, &mut [0; 8]) {
+            Ok(_) if self.given_up => {
+                self.given_up = false;
+                self.socket.socket().disconnect(&self.target)?;
+                self.socket.socket().connect(&self.target)
+            }
+            Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(Error::io("reading a timer", error)),
+        }
+    }
+
+    fn pause(&self) -> Result<(), Error> {
+        let once = Itimerspec {
+            it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+            it_value: Timespec { tv_sec: REFUSED_PAUSE, tv_nsec: 0 },
+        };
+        let set = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once);
+        set.map(drop).map_err(|error| Error::io("setting a timer", error))
+    }
+}
+
+impl Sink for Push {
+    fn send(&mut self, frame: &[u8]) -> Result<bool, Error> {
+        self.socket.socket().send(frame, false)
+    }
+
+    fn links(&mut self) -> Result<Links, Error> {
+        let mut links = Links::default();
+        let given_up = self.given_up;
+        while let Some(event) = self.socket.next_event()? {
+            self.descriptors.follow(event)?;
+            match event.kind {
+                event::HANDSHAKE_SUCCEEDED => (links.up, self.up) = (true, true),
+                event::CONNECTED | event::CONNECT_RETRIED => self.given_up = false,
+                event::DISCONNECTED => {
+                    links.down |= self.up;
+                    (self.up, self.given_up) = (false, true);
+                }
+                event::HANDSHAKE_FAILED_AUTH => links.refused = Some(Refusal::Denied),
+                event::HANDSHAKE_FAILED_PROTOCOL => links.refused = Some(Refusal::Protocol),
+                event::HANDSHAKE_FAILED_NO_DETAIL => links.refused = Some(Refusal::Dropped),
+                _ => {}
+            }
+        }
+        if self.given_up && !given_up {
+            self.pause()?;
+        }
+        self.retry()?;
+        Ok(links)
+    }
+
+    fn is_up(&self) -> bool {
+        self.up
+    }
+
+    fn fds(&self) -> Vec<RawFd> {
+        let of_libzmq = [self.socket.socket().fd(), self.socket.events_fd()];
+        of_libzmq.into_iter().flatten().chain([self.timer.as_raw_fd()]).collect()
+    }
+}
