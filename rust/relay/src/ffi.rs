@@ -51,6 +51,7 @@ pub(crate) const DONTWAIT: c_int = 1;
 pub(crate) const SNDMORE: c_int = 2;
 pub(crate) const SRCFD: c_int = 2;
 pub(crate) const POLLIN: c_int = 1;
+pub(crate) const POLLOUT: c_int = 2;
 pub(crate) const BLOCKY: c_int = 70;
 /// libzmq's own error numbers begin here.
 pub(crate) const OWN_ERRORS: c_int = 156_384_712;

@@ -116,8 +116,8 @@ impl Gate {
         }
     }
 
-    pub(crate) fn with_fd<T>(&self, what: impl FnOnce(BorrowedFd<'_>) -> Result<T, Error>) -> Result<T, Error> {
-        self.socket.with_fd(what)
+    pub(crate) fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.socket.fd()
     }
 
     pub(crate) fn has_question(&self) -> Result<bool, Error> {

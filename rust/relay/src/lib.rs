@@ -19,6 +19,7 @@ pub mod monitor;
 pub mod origin;
 pub mod pull;
 pub mod push;
+pub mod sender;
 pub mod transport;
 pub mod zmq;
 
@@ -27,5 +28,6 @@ pub use endpoint::{Endpoint, Host};
 pub use gate::{Admission, Net};
 pub use pull::{Pull, PullOptions};
 pub use push::{ClientCurve, Push, PushOptions};
+pub use sender::{Latency, Sender, SenderOptions, SenderStats};
 pub use snapring_core::Error;
 pub use transport::{LinkCounters, LinkEvent, Links, Received, Refusal, Sink, Source};

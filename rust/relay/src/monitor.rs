@@ -3,7 +3,6 @@
 use crate::zmq::{Message, Socket};
 use rustix::fd::BorrowedFd;
 use snapring_core::Error;
-use std::os::fd::RawFd;
 
 /// Kinds of events, by libzmq's names.
 #[allow(missing_docs, reason = "libzmq's manual explains them")]
@@ -79,13 +78,8 @@ impl Monitored {
         self.follower.has_input()
     }
 
-    /// As [`Socket::with_fd`], for events.
-    pub fn with_events_fd<T>(&self, what: impl FnOnce(BorrowedFd<'_>) -> Result<T, Error>) -> Result<T, Error> {
-        self.follower.with_fd(what)
-    }
-
     /// As [`Socket::fd`], for events.
-    pub fn events_fd(&self) -> Result<RawFd, Error> {
+    pub fn events_fd(&self) -> Result<BorrowedFd<'_>, Error> {
         self.follower.fd()
     }
 }

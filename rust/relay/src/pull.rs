@@ -87,9 +87,9 @@ impl Pull {
         let all =
             epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| Error::io("making an epoll set", error))?;
         watch(&all, sticky.as_fd())?;
-        socket.socket().with_fd(|fd| watch(&all, fd))?;
-        socket.with_events_fd(|fd| watch(&all, fd))?;
-        gate.with_fd(|fd| watch(&all, fd))?;
+        watch(&all, socket.socket().fd()?)?;
+        watch(&all, socket.events_fd()?)?;
+        watch(&all, gate.fd()?)?;
         let mut pull = Self {
             socket,
             gate,

@@ -6,13 +6,13 @@ use crate::link::{Descriptors, configure};
 use crate::monitor::event;
 use crate::transport::{Links, Refusal, Sink};
 use crate::zmq::{Context, Monitored, SocketKind, option};
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 use snapring_core::Error;
 use std::net::IpAddr;
-use std::os::fd::RawFd;
+use std::time::Duration;
 
 /// Frames that wait inside libzmq at most; few, because a newer snapshot makes them worthless.
 pub const SNDHWM: i32 = 8;
@@ -111,7 +111,9 @@ impl Push {
 
 impl Sink for Push {
     fn send(&mut self, frame: &[u8]) -> Result<bool, Error> {
-        self.socket.socket().send(frame, false)
+        let socket = self.socket.socket();
+        // A send looks for room that became free every millisecond or so only; asking for it always does.
+        Ok(socket.send(frame, false)? || (self.up && socket.has_room()? && socket.send(frame, false)?))
     }
 
     fn links(&mut self) -> Result<Links, Error> {
@@ -143,8 +145,15 @@ impl Sink for Push {
         self.up
     }
 
-    fn fds(&self) -> Vec<RawFd> {
-        let of_libzmq = [self.socket.socket().fd(), self.socket.events_fd()];
-        of_libzmq.into_iter().flatten().chain([self.timer.as_raw_fd()]).collect()
+    fn link_fds(&self) -> Result<[BorrowedFd<'_>; 2], Error> {
+        Ok([self.socket.events_fd()?, self.timer.as_fd()])
+    }
+
+    fn room_fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.socket.socket().fd()
+    }
+
+    fn linger(&mut self, longest: Duration) -> Result<(), Error> {
+        self.socket.socket().set_int(option::LINGER, longest.as_millis() as i32)
     }
 }

@@ -1,7 +1,9 @@
 //! What senders and relays need of a transport, so that a test can stand in for `ZeroMQ`.
 
+use rustix::fd::BorrowedFd;
 use snapring_core::Error;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 /// Why a connection did not come up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +32,17 @@ pub struct Links {
 pub trait Sink: Send {
     /// Sends a frame; false when it would have to wait, or no connection is up.
     fn send(&mut self, frame: &[u8]) -> Result<bool, Error>;
-    /// What became of the connection; to be called whenever one of [`Sink::fds`] is readable.
+    /// What became of the connection; to be called whenever one of [`Sink::link_fds`] is readable.
     fn links(&mut self) -> Result<Links, Error>;
     /// Whether a connection was up when [`Sink::links`] last looked.
     fn is_up(&self) -> bool;
-    /// What to wait for besides frames to send: readable when [`Sink::links`] or [`Sink::send`] may say something new.
-    /// Edge-triggered: wait only after both have been called.
-    fn fds(&self) -> Vec<RawFd>;
+    /// Readable when [`Sink::links`] may say something new. Edge-triggered: wait only after a call of that.
+    fn link_fds(&self) -> Result<[BorrowedFd<'_>; 2], Error>;
+    /// Readable when there may be room again. Edge-triggered: wait only after [`Sink::send`] found none.
+    fn room_fd(&self) -> Result<BorrowedFd<'_>, Error>;
+    /// Lets what was sent go on its way for up to `longest` when this value is dropped, which waits for that; else it
+    /// is lost then.
+    fn linger(&mut self, longest: Duration) -> Result<(), Error>;
 }
 
 /// One received message.

@@ -18,7 +18,6 @@ use rustix::fd::{BorrowedFd, OwnedFd};
 use snapring_core::Error;
 use snapring_core::fork::Token;
 use std::ffi::CString;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -258,6 +257,11 @@ impl Socket {
         self.get_int(option::EVENTS)
     }
 
+    /// Whether something can be sent. Clears the edge of [`Socket::fd`].
+    pub fn has_room(&self) -> Result<bool, Error> {
+        Ok(self.events()? & ffi::POLLOUT != 0)
+    }
+
     /// Whether something waits to be received. Clears the edge of [`Socket::fd`].
     pub fn has_input(&self) -> Result<bool, Error> {
         Ok(self.events()? & ffi::POLLIN != 0)
@@ -266,15 +270,10 @@ impl Socket {
     /// A descriptor that becomes readable when [`Socket::events`] may have changed: edge-triggered, so wait on it only
     /// after a receive found nothing, or `events` said so, with no other call since. It belongs to libzmq: never read,
     /// write or close it.
-    pub fn fd(&self) -> Result<RawFd, Error> {
-        self.get_int(option::FD)
-    }
-
-    /// Calls `what` with [`Socket::fd`], borrowed.
-    pub fn with_fd<T>(&self, what: impl FnOnce(BorrowedFd<'_>) -> Result<T, Error>) -> Result<T, Error> {
-        let fd = self.fd()?;
-        // SAFETY: libzmq keeps the descriptor open as long as the socket, which is borrowed meanwhile.
-        what(unsafe { BorrowedFd::borrow_raw(fd) })
+    pub fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        let fd = self.get_int(option::FD)?;
+        // SAFETY: libzmq keeps the descriptor open as long as the socket, which the result borrows.
+        Ok(unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
     /// Lets `events` (of [`crate::monitor::event`]) be followed.

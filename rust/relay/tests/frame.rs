@@ -58,7 +58,7 @@ fn numbers_stand_where_they_are_documented() {
     assert_eq!(bytes[80..], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
 }
 
-/// A job is known by what BLAKE2b with a digest of 8 bytes gives, here as Python's hashlib says.
+/// A job is known by what `BLAKE2b` with a digest of 8 bytes gives, here as Python's hashlib says.
 #[test]
 fn a_job_hash_is_what_other_languages_compute() {
     // int.from_bytes(hashlib.blake2b(b"job-1", digest_size=8).digest(), "little")

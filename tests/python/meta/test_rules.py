@@ -22,6 +22,7 @@ UNSAFE_FILES = {
     "rust/core/src/wake.rs",
     "rust/python/src/buffer.rs",
     "rust/python/src/slots.rs",
+    "rust/relay/tests/sender/fork.rs",
 }
 
 # What an import may do to the process that hosts an engine: nothing. Printed before and after, and compared.
