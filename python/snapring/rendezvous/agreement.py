@@ -13,9 +13,9 @@ two leaders cannot both agree: that would need a follower whose one entry names 
 
 from collections.abc import Mapping
 
-from snapring.rendezvous.records import Answer, Member, Offer
+from snapring.rendezvous.records import Answer, Member, Offer, Taken
 
-__all__ = ["disagreement", "missing", "named", "roster", "untaken"]
+__all__ = ["disagreement", "missing", "named", "roster", "taken", "usurped"]
 
 
 def missing(leader: Member, answers: Mapping[int, Answer]) -> list[int]:
@@ -38,14 +38,14 @@ def disagreement(leader: Member, answers: Mapping[int, Answer]) -> str:
     return ""
 
 
-def untaken(agreed: Mapping[int, str], leader: Member, answers: Mapping[int, Answer]) -> list[int]:
-    """Followers of the roster that have not said that they took the value, ascending."""
-    took = {rank: answer.member.nonce for rank, answer in answers.items() if answer.took}
-    return [
-        rank
-        for rank, nonce in sorted(agreed.items())
-        if took.get(rank) != nonce or answers[rank].leader != leader.nonce
-    ]
+def taken(agreed: Mapping[int, str], leader: Member, answers: Mapping[int, Answer]) -> dict[int, Taken]:
+    """What the followers of the roster say that they took from this leader, by rank."""
+    found = {rank: answer.taken for rank, answer in sorted(answers.items())}
+    return {
+        rank: took
+        for rank, took in found.items()
+        if took is not None and (took.leader, took.follower) == (leader.nonce, agreed.get(rank))
+    }
 
 
 def named(ranks: list[int]) -> str:

@@ -1,5 +1,7 @@
 """A rank's own entry in a folder: written by one process, and loud when a second one writes it too."""
 
+from collections.abc import Callable
+
 import msgspec
 
 from snapring.errors import RendezvousFailed
@@ -17,11 +19,11 @@ class OwnEntry:
         self._group, self._folder, self._patience, self._ttl = group, folder, patience, ttl
         self._bytes: bytes | None = None
 
-    def claim(self, record: msgspec.Struct) -> None:
-        """Write the first record over whatever stands there: an earlier incarnation's, or nothing."""
+    def claim(self, record: Callable[[bytes | None], msgspec.Struct]) -> None:
+        """Write the first record, made from what stood there: an earlier incarnation's entry, or None."""
         while True:
             self._bytes = self._patience.ask(self._read)
-            if self._swap(encode(record), self._patience):
+            if self._swap(encode(record(self._bytes)), self._patience):
                 return
             self._patience.pause()
 

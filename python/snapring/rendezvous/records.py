@@ -15,7 +15,7 @@ import msgspec
 from snapring.errors import InvalidValue, PayloadTooLarge, RendezvousFailed
 from snapring.rendezvous.group import Group
 
-__all__ = ["MAX_VALUE_BYTES", "Answer", "Member", "Offer", "Verdict", "decode", "encode", "pack", "unpack"]
+__all__ = ["MAX_VALUE_BYTES", "Answer", "Member", "Offer", "Taken", "Verdict", "decode", "encode", "pack", "unpack"]
 
 MAX_VALUE_BYTES: Final = 64 * 1024
 """The largest value that travels from a leader, bytes once encoded."""
@@ -63,13 +63,23 @@ class Offer(msgspec.Struct, frozen=True):
     verdict: Verdict | None = None
 
 
+class Taken(msgspec.Struct, frozen=True):
+    """That a follower took a leader's value, by the nonces of both; ``fault`` says why it could not use it."""
+
+    leader: str
+    follower: str
+    fault: str = ""
+
+
 class Answer(msgspec.Struct, frozen=True):
-    """A follower's entry: the nonce of the leader whose offer it saw, and whether it has taken the value."""
+    """A follower's entry: the nonce of the leader whose offer it saw, and the last value that its rank took.
+
+    The latter outlives the sync it belongs to, as the rank may begin the next one before the leader has looked.
+    """
 
     member: Member
     leader: str = ""
-    took: bool = False
-    fault: str = ""
+    taken: Taken | None = None
 
 
 R = TypeVar("R", bound=msgspec.Struct)

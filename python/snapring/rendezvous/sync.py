@@ -10,7 +10,7 @@ from snapring.rendezvous import agreement
 from snapring.rendezvous.entry import OwnEntry
 from snapring.rendezvous.group import Group, check_name
 from snapring.rendezvous.patience import Patience
-from snapring.rendezvous.records import Answer, Member, Offer, Verdict, decode, pack, shown, unpack
+from snapring.rendezvous.records import Answer, Member, Offer, Taken, Verdict, decode, pack, shown, unpack
 
 __all__ = ["sync_from_leader"]
 
@@ -114,7 +114,7 @@ class _Leader(_Side):
 
     def lead(self, value: object) -> None:
         offer = Offer(self.me, *pack(value))
-        self._tell(lambda: self.entry.claim(offer))
+        self._tell(lambda: self.entry.claim(lambda _: offer))
         roster = self._gather(offer)
         agreed = Offer(self.me, offer.kind, offer.value, Verdict("", roster))
         self._tell(lambda: self.entry.write(agreed))
@@ -124,7 +124,9 @@ class _Leader(_Side):
         try:
             write()
         except RendezvousTimeout as error:
-            raise self.late("the store does not take the offer; start it, or correct its address") from error
+            raise self.late(
+                "the store does not take the offer of the leader; start it, or correct its address"
+            ) from error
 
     def _gather(self, offer: Offer) -> dict[int, str]:
         heard = 0
@@ -152,14 +154,10 @@ class _Leader(_Side):
     def _confirm(self, roster: dict[int, str]) -> None:
         while True:
             answers = self._answers()
-            faults = [
-                f"{answer.member} refused the value: {answer.fault}"
-                for rank, answer in answers.items()
-                if answer.fault and answer.leader == self.me.nonce and roster.get(rank) == answer.member.nonce
-            ]
-            if faults:
-                raise RendezvousFailed("; ".join(faults))
-            if not (absent := agreement.untaken(roster, self.me, answers)):
+            taken = agreement.taken(roster, self.me, answers)
+            if faults := [f"rank {rank} cannot use it: {took.fault}" for rank, took in taken.items() if took.fault]:
+                raise RendezvousFailed(f"the value of {self.me} failed: {'; '.join(faults)}")
+            if not (absent := [rank for rank in sorted(roster) if rank not in taken]):
                 return
             try:
                 self.patience.pause()
@@ -170,7 +168,7 @@ class _Leader(_Side):
         try:
             entries = self.entries()
         except RendezvousTimeout as error:
-            raise self.late("the store stopped answering") from error
+            raise self.late("the store no longer tells which ranks are missing") from error
         self.entry.check(entries.get(LEADER))
         return self.answers(entries)
 
@@ -184,11 +182,13 @@ class _Leader(_Side):
 class _Follower(_Side):
     """Any other rank: answers each offer it sees, takes the value once a verdict names it."""
 
+    taken: Taken | None = None
+
     def follow(self, mine: object, verify: Callable[[T, float], bool] | None) -> object:
         self.patience.last_error = "no offer found"
         leader: Member | None = None
         try:
-            self.entry.claim(Answer(self.me))
+            self.entry.claim(self._joined)
             while True:
                 found = self.patience.ask(lambda timeout: self.group.read(self.folder, LEADER, timeout))
                 if found is not None:
@@ -199,6 +199,11 @@ class _Follower(_Side):
                 self.patience.pause()
         except RendezvousTimeout as error:
             raise self.late(self._absent(leader)) from error
+
+    def _joined(self, before: bytes | None) -> Answer:
+        """This process's first answer; it passes on what its rank took last, which the leader may not have seen yet."""
+        self.taken = decode(before, Answer, self.where(self.me.rank)).taken if before is not None else None
+        return Answer(self.me, taken=self.taken)
 
     def _heard(self, offer: Offer, leader: Member | None) -> bool:
         """Whether the leader agreed with this very process; raises when it has refused, or agreed with another one."""
@@ -219,7 +224,7 @@ class _Follower(_Side):
             ended = offer.verdict.fault or "it agreed without this process"
             self.patience.last_error = f"the leader found there, {offer.member}, has ended: {ended}"
         elif leader is None or leader.nonce != offer.member.nonce:
-            self.entry.write(Answer(self.me, offer.member.nonce))
+            self.entry.write(Answer(self.me, offer.member.nonce, self.taken))
             self.patience.last_error = f"{offer.member} has offered a value, but not heard from all ranks"
             self.patience.hurry()
             return offer.member
@@ -228,7 +233,8 @@ class _Follower(_Side):
     def _take(self, offer: Offer, mine: object, verify: Callable[[T, float], bool] | None) -> object:
         value = unpack(offer.kind, offer.value)
         fault = self._verified(cast("T", value), verify)
-        self.entry.write(Answer(self.me, offer.member.nonce, took=not fault, fault=fault))
+        self.taken = Taken(offer.member.nonce, self.me.nonce, fault)
+        self.entry.write(Answer(self.me, offer.member.nonce, self.taken))
         if fault:
             raise RendezvousFailed(f"the value of {offer.member} failed: {fault}; see that it is reachable from here")
         if value != mine:
