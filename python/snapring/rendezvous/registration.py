@@ -10,7 +10,7 @@ from typing import Final, Self
 
 import msgspec
 
-from snapring.errors import SnapringError, StoreUnavailable
+from snapring.errors import RendezvousTimeout, SnapringError, StoreUnavailable
 from snapring.rendezvous.group import Group
 from snapring.rendezvous.records import encode
 from snapring.rendezvous.row import FOLDER, Row
@@ -90,7 +90,7 @@ class Registration:
         while not self._stop.wait(self._row.ttl / REFRESHES * random.uniform(0.7, 1.0)):
             try:
                 self._renew()
-            except StoreUnavailable as error:
+            except (StoreUnavailable, RendezvousTimeout) as error:
                 if not failing:
                     _LOG.warning("%s cannot renew its row, tries on: %s", self._row.member, error)
                 failing = True

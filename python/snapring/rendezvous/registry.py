@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Final, cast
 
-from snapring.errors import InvalidValue, RendezvousFailed, StoreUnavailable
+from snapring.errors import InvalidValue, RendezvousFailed, RendezvousTimeout, StoreUnavailable
 from snapring.rendezvous.group import Group, check_seconds
 from snapring.rendezvous.patience import Patience
 from snapring.rendezvous.records import Member, encode, pack, shown, unpack
@@ -69,14 +69,14 @@ def register(
     if tries < 1:
         raise InvalidValue(f"{tries} tries cannot register anything; give 1 or more")
     mine = Row(Member.of(group), dict(sizes or {}), _json(row), check_seconds(ttl, "a ttl"))
-    fault: StoreUnavailable | None = None
+    fault: RendezvousFailed | None = None
     for attempt in range(1, tries + 1):
         try:
             _wait_for_the_dead(mine, group)
             if _enter(mine, group):
                 return Registration(mine, group, lambda row: _enter(row, group))
             fault = StoreUnavailable(f"another rank registered in conflict with {mine.member} at the same moment")
-        except StoreUnavailable as error:
+        except (StoreUnavailable, RendezvousTimeout) as error:
             fault = error
         if attempt < tries:
             longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1))
