@@ -23,6 +23,7 @@ from snapring.errors import (
 from snapring.load import LoadSnapshot
 from snapring.publisher import Publisher
 from snapring.publishing import Phase
+from snapring.relay import Relay, RemoteWriter
 from snapring.ring import Reader, Writer
 from snapring.state import State
 
@@ -39,6 +40,8 @@ __all__ = [
     "Publisher",
     "RankOutOfRange",
     "Reader",
+    "Relay",
+    "RemoteWriter",
     "RendezvousFailed",
     "RendezvousTimeout",
     "RingFull",

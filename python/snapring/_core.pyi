@@ -17,6 +17,8 @@ from snapring.state import State
 
 __all__ = [
     "Reader",
+    "Relay",
+    "RemoteWriter",
     "Snapshot",
     "View",
     "Words",
@@ -27,6 +29,8 @@ __all__ = [
     "inspect",
     "kernel",
     "leftovers",
+    "make_keys",
+    "public_key",
     "remove",
     "ring_name",
     "rings",
@@ -48,6 +52,8 @@ def inspect(name: str, dir: _Path | None = None, *, max_age: float) -> dict[str,
 def kernel() -> dict[str, int]: ...
 def leftovers(dir: _Path | None = None, *, older_than: float, remove: bool = False) -> list[str]: ...  # noqa: A002
 def remove(name: str, dir: _Path | None = None, *, force: bool = False) -> bool: ...  # noqa: A002
+def make_keys(path: _Path) -> str: ...
+def public_key(path: _Path) -> str: ...
 def rings(dir: _Path | None = None) -> list[str]: ...  # noqa: A002
 
 # Constructed by snapring.ring, which compiles schemas: `compiled` is a snapring.schema.CompiledSchema for records.
@@ -84,6 +90,84 @@ class Writer(Generic[_T_contra]):
     def publish(self, value: _T_contra) -> int: ...
     def beat(self) -> None: ...
     def start_heartbeat(self, interval: float) -> None: ...
+    def close(self) -> None: ...
+
+# Constructed by snapring.relay, as Writer is by snapring.ring.
+@disjoint_base
+class RemoteWriter(Generic[_T_contra]):
+    def __new__(
+        cls,
+        endpoint: str,
+        rank: int,
+        ranks: int,
+        schema: str,
+        compiled: object,
+        encode: Callable[[Any], bytes] | None,
+        *,
+        payload: int | None,
+        job: str,
+        latency: str,
+        key: _Path | None,
+        server_key: _Path | None,
+        insecure: bool,
+    ) -> Self: ...
+    def __class_getitem__(cls, item: object) -> GenericAlias: ...
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def ranks(self) -> int: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def is_connected(self) -> bool: ...
+    @property
+    def last_refusal(self) -> str | None: ...
+    def publish(self, value: _T_contra) -> int: ...
+    def stats(self) -> dict[str, int]: ...
+    def beat(self) -> None: ...
+    def start_heartbeat(self, interval: float) -> None: ...
+    def close(self) -> None: ...
+
+@disjoint_base
+class Relay:
+    def __new__(
+        cls,
+        name: str,
+        endpoint: str | None,
+        ranks: int,
+        schema: str,
+        *,
+        cells: int | None,
+        payload: int | None,
+        job: str,
+        drain: str,
+        standby: bool,
+        kill_hung: float | None,
+        key: _Path | None,
+        clients: list[str],
+        allow: list[str] | None,
+        insecure: bool,
+        max_peers: int | None,
+        keep: bool,
+        dir: _Path | None,  # noqa: A002  only snapring.relay sees it
+        allow_disk: bool,
+    ) -> Self: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def is_owner(self) -> bool: ...
+    @property
+    def term(self) -> int: ...
+    @property
+    def endpoint(self) -> str | None: ...
+    @property
+    def last_error(self) -> str | None: ...
+    def stats(self) -> dict[str, int]: ...
+    def admit(self, clients: list[str]) -> None: ...
+    def fileno(self) -> int: ...
+    def poll(self) -> None: ...
     def close(self) -> None: ...
 
 # Constructed by snapring.ring: `source` gives the compiled schema and the decoder for a ring of a given schema text.

@@ -131,7 +131,7 @@ class Writer(_core.Writer[T], Generic[T]):
         allow_disk: bool = False,
     ) -> Self:
         """Claim the rank."""
-        text, compiled = _describe(schema, codec)
+        text, compiled = describe(schema, codec)
         if payload is not None and compiled is not None:
             message = f"payload={payload!r} goes with bytes and msgpack; the size of a record is that of its schema"
             raise InvalidValue(message)
@@ -283,7 +283,7 @@ class Reader(_core.Reader[T], Generic[T]):
         self.close()
 
 
-def _describe(schema: Any, codec: CodecName | None) -> tuple[str, CompiledSchema | None]:  # noqa: ANN401  as for Writer
+def describe(schema: Any, codec: CodecName | None) -> tuple[str, CompiledSchema | None]:  # noqa: ANN401  as for Writer
     """Give the header's text of ``schema`` and, for records, its compiled class."""
     codec = codec or ("bytes" if schema is bytes else "record")
     if codec == "record":
@@ -305,7 +305,7 @@ Source = Callable[[str], tuple[CompiledSchema | None, Callable[[bytes], Any] | N
 def _decoding(schema: Any, codec: CodecName | None) -> tuple[str | None, Source]:  # noqa: ANN401  as for Writer
     """Give the text that a ring must be compatible with, and what decodes a ring of a given text."""
     if schema is not None:
-        text, compiled = _describe(schema, codec)
+        text, compiled = describe(schema, codec)
         decode = msgspec.msgpack.Decoder(schema).decode if codec == "msgpack" else None
         return text, lambda _: (compiled, decode)
 

@@ -9,7 +9,7 @@ use crate::fork::ClaimFile;
 use crate::header::Header;
 use crate::layout::{Geometry, MAX_RANKS, header as header_word, slot as word};
 use crate::mapping::{Access, Mapping};
-use crate::options::{DEFAULT_PAYLOAD, WriterOptions};
+use crate::options::WriterOptions;
 use crate::schema::{Codec, Schema};
 use crate::slot::Slot;
 use crate::sync::Ordering;
@@ -225,15 +225,11 @@ pub(crate) fn settle<T>(
 
 fn new_header(options: &WriterOptions) -> Result<Header, Error> {
     let schema_text = options.schema.to_json();
-    let payload = match options.schema.codec() {
-        Codec::Record => options.schema.record_bytes(),
-        Codec::Bytes | Codec::Msgpack => options.payload.unwrap_or(DEFAULT_PAYLOAD),
-    };
     if options.ranks > MAX_RANKS {
         return Err(Error::Invalid(format!("ranks is {}; a ring has at most {MAX_RANKS}", options.ranks)));
     }
     Ok(Header {
-        geometry: Geometry::new(options.ranks, options.cells, payload, schema_text.len())?,
+        geometry: Geometry::new(options.ranks, options.cells, options.payload_room(), schema_text.len())?,
         created_ns: clock::wall_ns(),
         boot_id: clock::boot_id()?,
         nonce: clock::random()?,

@@ -1,7 +1,7 @@
 //! What a writer is asked for.
 
 use crate::dir::DirOptions;
-use crate::schema::Schema;
+use crate::schema::{Codec, Schema};
 use std::sync::Arc;
 
 /// What a writer wants.
@@ -43,6 +43,16 @@ impl WriterOptions {
             keep: false,
             wake: true,
             dir: DirOptions::default(),
+        }
+    }
+}
+
+impl WriterOptions {
+    /// Bytes that a payload may have at most, unless the ring is there already and has other cells.
+    pub fn payload_room(&self) -> usize {
+        match self.schema.codec() {
+            Codec::Record => self.schema.record_bytes(),
+            Codec::Bytes | Codec::Msgpack => self.payload.unwrap_or(DEFAULT_PAYLOAD),
         }
     }
 }

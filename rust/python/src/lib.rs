@@ -8,8 +8,11 @@ mod codec;
 mod error;
 mod generation;
 mod heartbeat;
+mod keys;
 mod plan;
 mod reader;
+mod relay;
+mod remote;
 mod slots;
 mod snapshot;
 mod state;
@@ -28,7 +31,13 @@ mod _core {
     #[pymodule_export]
     use super::buffer::Words;
     #[pymodule_export]
+    use super::keys::{make_keys, read_public_key};
+    #[pymodule_export]
     use super::reader::Reader;
+    #[pymodule_export]
+    use super::relay::Relay;
+    #[pymodule_export]
+    use super::remote::RemoteWriter;
     #[pymodule_export]
     use super::snapshot::Snapshot;
     #[pymodule_export]

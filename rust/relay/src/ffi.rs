@@ -8,6 +8,7 @@ use libsodium_sys as _; // linked in for libzmq
 #[repr(C, align(8))]
 pub(crate) struct RawMessage(pub(crate) [u8; 64]);
 
+// SAFETY: the signatures are those of zmq.h of libzmq 4.3.5, which `build.rs` compiles and `zmq` checks at first use.
 unsafe extern "C" {
     pub(crate) fn zmq_version(major: *mut c_int, minor: *mut c_int, patch: *mut c_int);
     pub(crate) fn zmq_has(capability: *const c_char) -> c_int;

@@ -8,6 +8,7 @@
 
 pub mod counters;
 pub mod curve;
+pub mod driver;
 pub mod endpoint;
 mod ffi;
 pub mod frame;
@@ -19,6 +20,7 @@ pub mod monitor;
 pub mod origin;
 pub mod pull;
 pub mod push;
+pub mod relay;
 pub mod sender;
 pub mod transport;
 pub mod zmq;

@@ -220,6 +220,12 @@ impl Source for Pull {
     }
 }
 
+impl AsFd for Pull {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.all.as_fd()
+    }
+}
+
 impl Drop for Pull {
     fn drop(&mut self) {
         if let Endpoint::Ipc(path) = &self.endpoint

@@ -22,7 +22,13 @@ UNSAFE_FILES = {
     "rust/core/src/wake.rs",
     "rust/python/src/buffer.rs",
     "rust/python/src/slots.rs",
+    "rust/relay/build.rs",
+    "rust/relay/src/ffi.rs",
+    "rust/relay/src/zmq.rs",
+    "rust/relay/src/zmq/library.rs",
+    "rust/relay/src/zmq/message.rs",
     "rust/relay/tests/sender/fork.rs",
+    "rust/relay/tests/support/mod.rs",
 }
 
 # What an import may do to the process that hosts an engine: nothing. Printed before and after, and compared.

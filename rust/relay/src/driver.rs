@@ -1,0 +1,315 @@
+//! The relay as a state machine: stands by, owns, and does a bounded piece of work whenever its descriptor is readable.
+//!
+//! It does not know who drives it: a native thread of its own, or the host's event loop. Everything that can make work
+//! is in one epoll set: the socket, what a standby listens to, and a timer for what is due later.
+
+use crate::counters::{Counters, count};
+use crate::curve::PublicKey;
+use crate::endpoint::Endpoint;
+use crate::gate::Admission;
+use crate::intake::{Intake, Peer};
+use crate::lease::Lease;
+use crate::pull::{Pull, PullOptions};
+use crate::transport::{self, LinkEvent, Received, Source};
+use rustix::event::epoll;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use snapring_core::{DirOptions, Directory, Error, Relayed, WriterOptions, clock};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Suffix of the lock's file beside the ring.
+const OWNER: &str = ".owner";
+/// Suffix of the lock's file beside a socket.
+const LOCK: &str = ".lock";
+/// Pause after a take-over that failed, or a ring that could not be written.
+const RETRY_NS: u64 = 20_000_000;
+/// In a flood that never ends, a connection's end counts after so long.
+const FLOOD_NS: u64 = 1_000_000_000;
+
+/// What a relay is asked for.
+#[derive(Debug)]
+pub struct RelayOptions {
+    /// The ring to fill; its rank is not used, and `keep` leaves it behind when the relay closes.
+    pub ring: WriterOptions,
+    /// The socket to bind.
+    pub pull: PullOptions,
+    /// Wait while another process owns the relay, instead of an error.
+    pub standby: bool,
+    /// A standby ends an owner that has not worked for so long, ns.
+    pub kill_hung_ns: Option<u64>,
+}
+
+/// What anybody may know of a relay at any time, without a lock that its work waits for.
+#[derive(Debug, Default)]
+pub struct Status {
+    /// True while this process holds the lock and the socket.
+    pub is_owner: AtomicBool,
+    /// How often the lock was taken, by anybody, when this process last looked.
+    pub term: AtomicU64,
+    /// Every frame's fate.
+    pub counters: Arc<Counters>,
+    /// Keys to list from the next turn on.
+    clients: Mutex<Option<HashSet<PublicKey>>>,
+    endpoint: Mutex<Option<Endpoint>>,
+    peers: Mutex<transport::LinkCounters>,
+    error: Mutex<Option<String>>,
+}
+
+impl Status {
+    /// Where the socket is bound; `None` while standing by.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What became of connections.
+    pub fn peers(&self) -> transport::LinkCounters {
+        *self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What last went wrong while nobody could be told.
+    pub fn last_error(&self) -> Option<String> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lists other keys from the next turn on, also for a take-over to come.
+    pub fn set_clients(&self, clients: HashSet<PublicKey>) {
+        *self.clients.lock().unwrap_or_else(PoisonError::into_inner) = Some(clients);
+    }
+
+    fn note(&self, error: &Error) {
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+    }
+
+    fn owns(&self, endpoint: Option<&Endpoint>, term: u64) {
+        *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = endpoint.cloned();
+        self.term.store(term, Ordering::Relaxed);
+        self.is_owner.store(endpoint.is_some(), Ordering::Release);
+    }
+}
+
+struct Owner {
+    pull: Pull,
+    intake: Intake,
+}
+
+/// A relay that somebody else drives. Dropping it lets go of everything and keeps the ring.
+pub struct Driver {
+    options: RelayOptions,
+    status: Arc<Status>,
+    set: OwnedFd,
+    timer: Arc<Timer>,
+    endings: Endings,
+    // Dropped in this order: nobody may bind the socket before it is unbound.
+    owner: Option<Owner>,
+    socket_lease: Option<Lease>,
+    lease: Lease,
+}
+
+impl Driver {
+    /// Takes the lock and the socket, or stands by; at once in either case.
+    pub fn open(options: RelayOptions) -> Result<Self, Error> {
+        let ring = WriterOptions { dir: options.ring.dir.resolved(), ..options.ring };
+        let options = RelayOptions { ring, ..options };
+        let what = |error| Error::io("making a descriptor to wait on", error);
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(what)?;
+        let timer = Arc::new(Timer::new()?);
+        watch(&set, timer.0.as_fd())?;
+        let directory = Directory::open_or_create(&options.ring.dir)?;
+        let lease = Lease::open(&directory, &format!("{}{OWNER}", options.ring.name))?;
+        let socket_lease = socket_lease(&options.pull.endpoint)?;
+        let status = Arc::new(Status::default());
+        let mut driver =
+            Self { options, status, set, timer, endings: Endings::default(), owner: None, socket_lease, lease };
+        if driver.lease.try_take()? {
+            driver.own()?;
+        } else if driver.options.standby {
+            driver.lease.stand_by()?;
+            driver.lease.watch_in(&driver.set)?;
+            driver.status.term.store(driver.lease.term(), Ordering::Relaxed);
+        } else {
+            return Err(driver.lease.busy(&format!("the relay of ring {:?}", driver.options.ring.name)));
+        }
+        driver.timer.set(Some(clock::mono_ns()));
+        Ok(driver)
+    }
+
+    /// What everybody may know.
+    pub fn status(&self) -> &Arc<Status> {
+        &self.status
+    }
+
+    /// By which any thread may have the descriptor readable, and so a turn made, now.
+    pub fn timer(&self) -> Arc<Timer> {
+        Arc::clone(&self.timer)
+    }
+
+    /// Binds the socket and opens the ring, under the lock.
+    fn own(&mut self) -> Result<(), Error> {
+        if let Some(lease) = &mut self.socket_lease
+            && !lease.try_take()?
+        {
+            return Err(lease.busy(&format!("the socket {}", self.options.pull.endpoint)));
+        }
+        let pull = Pull::bind(&self.options.pull)?;
+        let ring = Relayed::open(self.options.ring.clone())?;
+        let fingerprint = self.options.ring.schema.fingerprint();
+        let intake = Intake::new(ring, &self.options.ring.job, fingerprint, Arc::clone(&self.status.counters))?;
+        watch(&self.set, pull.as_fd())?;
+        count(&self.status.counters.takes);
+        self.status.owns(Some(pull.endpoint()), self.lease.term());
+        self.owner = Some(Owner { pull, intake });
+        Ok(())
+    }
+
+    /// Works until there is nothing to do, or `frames` messages were taken. Readable again at once if there is more.
+    ///
+    /// What goes wrong is noted in the status and tried again; a relay does not end by itself.
+    pub fn turn(&mut self, frames: usize) {
+        let now_ns = clock::mono_ns();
+        self.timer.hear();
+        let next = if self.owner.is_some() { self.serve(frames, now_ns) } else { self.stand_by(now_ns) };
+        let next = next.unwrap_or_else(|error| {
+            self.status.note(&error);
+            count(&self.status.counters.failed);
+            Some(now_ns + RETRY_NS)
+        });
+        self.timer.set(next);
+    }
+
+    fn stand_by(&mut self, now_ns: u64) -> Result<Option<u64>, Error> {
+        let Some(again_ns) = self.lease.wait_turn(now_ns)? else {
+            self.own()?;
+            return Ok(Some(now_ns)); // what was queued before the bind is served at once
+        };
+        self.status.term.store(self.lease.term(), Ordering::Relaxed);
+        if let Some(limit_ns) = self.options.kill_hung_ns {
+            self.lease.end_hung(limit_ns, now_ns)?;
+        }
+        Ok(Some(again_ns))
+    }
+
+    fn serve(&mut self, frames: usize, now_ns: u64) -> Result<Option<u64>, Error> {
+        let Some(Owner { pull, intake }) = &mut self.owner else { return Ok(None) };
+        if let Some(clients) = self.status.clients.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            pull.set_clients(&clients);
+            if let Admission::Curve { clients: listed, .. } = &mut self.options.pull.admission {
+                *listed = clients;
+            }
+        }
+        pull.serve_gate()?;
+        // Asked before the frames: of a connection that is seen to end here, all frames are in the queue already.
+        self.endings.note(pull, now_ns)?;
+        let mut left = frames;
+        while left > 0 {
+            match pull.recv()? {
+                Some(Received::Frame { bytes, peer }) => intake.take(bytes, peer, clock::mono_ns()),
+                Some(Received::Multipart) => intake.take_multipart(),
+                None => break,
+            }
+            left -= 1;
+        }
+        self.endings.apply(left > 0, pull, intake, now_ns)?;
+        let next = intake.turn(now_ns)?;
+        let beat_ns = self.lease.beat(now_ns)?;
+        pull.rearm()?;
+        *self.status.peers.lock().unwrap_or_else(PoisonError::into_inner) = pull.counters();
+        Ok(Some(next.map_or(beat_ns, |next| next.min(beat_ns))))
+    }
+
+    /// Lets go in order: socket, ring, locks. The ring is removed where nobody else uses it, nobody stands by, and it is
+    /// not to be kept.
+    pub fn close(mut self) -> Result<(), Error> {
+        let Some(Owner { pull, intake }) = self.owner.take() else { return Ok(()) };
+        self.status.owns(None, self.lease.term());
+        drop(pull);
+        intake.close(self.options.ring.keep || self.lease.has_standby()?)
+    }
+}
+
+/// A descriptor that is readable from a moment on.
+pub struct Timer(OwnedFd);
+
+impl Timer {
+    fn new() -> Result<Self, Error> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags);
+        timer.map(Self).map_err(|error| Error::io("making a timer", error))
+    }
+
+    /// Readable from `at_ns` on the monotonic clock, or never for `None`; in the place of what was set before.
+    pub fn set(&self, at_ns: Option<u64>) {
+        let at_ns = at_ns.map_or(0, |at_ns| at_ns.max(1)); // 0 would disarm it
+        let it_value = Timespec { tv_sec: (at_ns / 1_000_000_000) as i64, tv_nsec: (at_ns % 1_000_000_000) as i64 };
+        let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Only a bad descriptor or a bad time could make this fail.
+        let _ = timerfd_settime(&self.0, TimerfdTimerFlags::ABSTIME, &Itimerspec { it_interval, it_value });
+    }
+
+    fn hear(&self) {
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+}
+
+/// Connections that ended, until all that came in on them was taken.
+#[derive(Default)]
+struct Endings {
+    /// Descriptor, when it was noted, and whether it is in use again.
+    noted: Vec<(Peer, u64, bool)>,
+}
+
+impl Endings {
+    fn note(&mut self, pull: &mut Pull, now_ns: u64) -> Result<(), Error> {
+        pull.links(&mut |event| match event {
+            LinkEvent::Down(peer) => self.noted.push((peer, now_ns, false)),
+            LinkEvent::Up(peer) => {
+                for (_, _, again) in self.noted.iter_mut().filter(|(ended, ..)| *ended == peer) {
+                    *again = true;
+                }
+            }
+        })
+    }
+
+    /// Tells the intake of those noted before the queue was `drained`; in a flood that never ends, of those a second old.
+    fn apply(&mut self, drained: bool, pull: &mut Pull, intake: &mut Intake, now_ns: u64) -> Result<(), Error> {
+        let ready = self.noted.len();
+        // A descriptor that is used again by now may have carried frames of its new connection just now.
+        self.note(pull, now_ns)?;
+        let mut index = 0;
+        self.noted.retain(|&(peer, noted_ns, again)| {
+            let due = index < ready && (drained || now_ns > noted_ns + FLOOD_NS);
+            index += 1;
+            if due {
+                intake.disconnected(peer, again || !drained, now_ns);
+            }
+            !due
+        });
+        Ok(())
+    }
+}
+
+impl AsFd for Driver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.set.as_fd()
+    }
+}
+
+fn watch(set: &OwnedFd, fd: BorrowedFd<'_>) -> Result<(), Error> {
+    let flags = epoll::EventFlags::IN;
+    epoll::add(set, fd, epoll::EventData::new_u64(0), flags)
+        .map_err(|error| Error::io("waiting for a relay's work", error))
+}
+
+/// The lock beside an ipc socket: libzmq would take the path from a living owner without a word.
+fn socket_lease(endpoint: &Endpoint) -> Result<Option<Lease>, Error> {
+    let Endpoint::Ipc(path) = endpoint else { return Ok(None) };
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Err(Error::Invalid(format!("{endpoint} names no file")));
+    };
+    let options = DirOptions { path: Some(parent.to_owned()), allow_disk: true };
+    let directory = Directory::open_or_create(&options)?;
+    Lease::open(&directory, &format!("{name}{LOCK}")).map(Some)
+}
