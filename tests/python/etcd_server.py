@@ -15,6 +15,13 @@ import pytest
 HINT = "no etcd on the path: apt-get install --no-install-recommends etcd-server"
 
 
+class Etcd(str):
+    """URL of a running server, and its process id."""
+
+    __slots__ = ("pid",)
+    pid: int
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of loopback that were free a moment ago."""
     sockets = [socket.socket() for _ in range(count)]
@@ -62,7 +69,7 @@ def end(server: "subprocess.Popen[bytes]") -> None:
 
 
 @contextmanager
-def etcd() -> Iterator[str]:
+def etcd() -> Iterator[Etcd]:
     """URL of a fresh server; skips where there is no etcd. Its data is in memory, so that no disk slows it down."""
     if shutil.which("etcd") is None:
         pytest.skip(HINT)
@@ -73,7 +80,9 @@ def etcd() -> Iterator[str]:
             server = start(folder, client, peer)
             try:
                 if healthy(server, client):
-                    yield f"http://127.0.0.1:{client}"
+                    url = Etcd(f"http://127.0.0.1:{client}")
+                    url.pid = server.pid
+                    yield url
                     return
             finally:
                 end(server)

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import functools
 import os
 import random
 import stat
@@ -200,6 +201,7 @@ def _unlink(directory: int, name: str) -> None:
         os.unlink(name, dir_fd=directory)
 
 
+@functools.cache
 def _boot_id() -> bytes:
     """Which boot this is: entries on a disk must not outlive it, as monotonic time starts again."""
     return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()

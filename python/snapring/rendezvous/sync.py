@@ -129,46 +129,42 @@ class _Leader(_Side):
             ) from error
 
     def _gather(self, offer: Offer) -> dict[int, str]:
+        """Nonces of all followers once all have answered; what was seen last tells who is missing."""
+        answers: dict[int, Answer] = {}
+        absent = agreement.missing(self.me, answers)
         heard = 0
-        while True:
-            answers = self._answers()
-            if fault := agreement.disagreement(self.me, answers):
-                self._refuse(offer, fault, answers)
-                raise RendezvousFailed(fault)
-            roster = agreement.roster(self.me, answers)
-            if not (absent := agreement.missing(self.me, answers)):
-                return roster
-            if len(roster) > heard:
-                heard = len(roster)
-                self.patience.hurry()
-            self._pause_for(absent, offer, answers)
-
-    def _pause_for(self, absent: list[int], offer: Offer, answers: dict[int, Answer]) -> None:
         try:
-            self.patience.pause()
+            while absent:
+                answers = self._answers()
+                if fault := agreement.disagreement(self.me, answers):
+                    self._refuse(offer, fault, answers)
+                    raise RendezvousFailed(fault)
+                if len(roster := agreement.roster(self.me, answers)) > heard:
+                    heard = len(roster)
+                    self.patience.hurry()
+                if absent := agreement.missing(self.me, answers):
+                    self.patience.pause()
         except RendezvousTimeout as error:
             fault = f"{agreement.named(absent)} did not answer the leader; see why, or give a longer timeout"
             self._refuse(offer, fault, answers)
             raise self.late(fault) from error
+        return agreement.roster(self.me, answers)
 
     def _confirm(self, roster: dict[int, str]) -> None:
-        while True:
-            answers = self._answers()
-            taken = agreement.taken(roster, self.me, answers)
-            if faults := [f"rank {rank} cannot use it: {took.fault}" for rank, took in taken.items() if took.fault]:
-                raise RendezvousFailed(f"the value of {self.me} failed: {'; '.join(faults)}")
-            if not (absent := [rank for rank in sorted(roster) if rank not in taken]):
-                return
-            try:
-                self.patience.pause()
-            except RendezvousTimeout as error:
-                raise self.late(f"{agreement.named(absent)} answered but did not take the value") from error
+        """Returns once all followers of the roster have taken the value."""
+        absent = sorted(roster)
+        try:
+            while absent:
+                taken = agreement.taken(roster, self.me, self._answers())
+                if faults := [f"rank {rank} cannot use it: {took.fault}" for rank, took in taken.items() if took.fault]:
+                    raise RendezvousFailed(f"the value of {self.me} failed: {'; '.join(faults)}")
+                if absent := [rank for rank in sorted(roster) if rank not in taken]:
+                    self.patience.pause()
+        except RendezvousTimeout as error:
+            raise self.late(f"{agreement.named(absent)} answered but did not take the value") from error
 
     def _answers(self) -> dict[int, Answer]:
-        try:
-            entries = self.entries()
-        except RendezvousTimeout as error:
-            raise self.late("the store no longer tells which ranks are missing") from error
+        entries = self.entries()
         self.entry.check(entries.get(LEADER))
         return self.answers(entries)
 
