@@ -107,8 +107,8 @@ def stubs(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def rust(session: nox.Session) -> None:
-    """Tests of the core crate, and the examples of its documentation."""
-    cargo(session, "test", "--locked", "--package", "snapring-core")
+    """Tests of the core and the relay crate, and the examples of their documentation."""
+    cargo(session, "test", "--locked", "--package", "snapring-core", "--package", "snapring-relay")
 
 
 @nox.session(venv_backend="none")
