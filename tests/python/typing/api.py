@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 import snapring
 from snapring import LoadSnapshot, Publisher, Reader, Snapshot, View, Writer
 from snapring.config import BalanceMethod, ClusterConfig
+from snapring.owner import OwningReader, open_reader, open_writer
 from snapring.ownership import Role, is_relay_owner, relay_owner_role
+from snapring.relay import RemoteWriter
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -152,6 +154,22 @@ def cluster() -> ClusterConfig:
     if is_relay_owner(config, Role.DATA_PARALLEL_CONTROLLER):
         print(f"node {config.node_rank} of {config.nodes}: {Role.DATA_PARALLEL_CONTROLLER}")
     return config
+
+
+def any_node(config: ClusterConfig) -> None:
+    """One call for a rank or a role, on one node or many."""
+    endpoint = "tcp://node-0:5555"
+    with open_writer(config, "llama-70b", rank=3, endpoint=endpoint, server_key="z" * 40, key="rank.key") as writer:
+        assert_type(writer, Writer[LoadSnapshot] | RemoteWriter[LoadSnapshot])
+        assert_type(writer.publish(LoadSnapshot()), int)
+    with Publisher(lambda: open_writer(config, "llama-70b", rank=3, endpoint=endpoint, insecure=True)) as publisher:
+        publisher.tick(LoadSnapshot)
+    with open_reader(config, "TokenizerManager", "llama-70b", endpoint="tcp://0.0.0.0:0", drain="poll") as reader:
+        assert_type(reader, Reader[LoadSnapshot])
+        if isinstance(reader, OwningReader):
+            print(reader.relay.is_owner, reader.relay.endpoint, reader.relay.fileno())
+    assert_type(open_writer(config, "queues", 0, schema=Queue), Writer[Queue] | RemoteWriter[Queue])
+    assert_type(open_reader(config, Role.MULTI_TOKENIZER_ROUTER, "queues", schema=Queue), Reader[Queue])
 
 
 def errors() -> None:
