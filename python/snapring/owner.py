@@ -218,7 +218,7 @@ def open_reader(
         raise InvalidValue(f"{role} owns the relay, which makes the ring: give it the schema of the ranks, not None")
     at = _local_endpoint(config, name, directory) if endpoint is None else endpoint
     relaying = {"schema": schema, "directory": directory, **_without(_ReaderOnly, options)}
-    return OwningReader(name, relay=lambda: Relay(name, at, config.ranks, **relaying), **reading)
+    return OwningReader(name, relay=lambda: Relay(name, at, ranks=config.ranks, **relaying), **reading)
 
 
 def _local_endpoint(config: ClusterConfig, name: str, directory: Path | None) -> str:

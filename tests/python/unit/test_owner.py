@@ -42,8 +42,9 @@ def ends(monkeypatch: pytest.MonkeyPatch, ring_dir: Path) -> list[FakeEnd]:
     """Fakes in place of both ends, in the order in which they were opened."""
     made: list[FakeEnd] = []
 
-    def end(*arguments: object, **options: object) -> FakeEnd:
-        made.append(FakeEnd(arguments, options))
+    def end(*arguments: object, ranks: object = None, **options: object) -> FakeEnd:
+        # A relay takes its ranks by keyword.
+        made.append(FakeEnd(arguments if ranks is None else (*arguments, ranks), options))
         return made[-1]
 
     monkeypatch.setattr(owner, "RemoteWriter", end)
