@@ -14,8 +14,12 @@ use snapring_core::Error;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Frames that wait inside libzmq at most; few, because a newer snapshot makes them worthless.
-pub const SNDHWM: i32 = 8;
+/// Frames that wait inside libzmq at least and at most. Few, because a newer snapshot makes them worthless; but libzmq's
+/// own thread takes them in turns, and with 8 a sender of small frames in a tight loop carried an eighth of what it
+/// carries with 128.
+const QUEUE_FRAMES: (usize, usize) = (8, 128);
+/// Bytes that they may be together, unless fewer than the least.
+const QUEUE_BYTES: usize = 128 * 1024;
 /// First and longest pause before the next try to connect, in milliseconds.
 pub const RECONNECT_IVL: i32 = 10;
 /// As [`RECONNECT_IVL`].
@@ -61,13 +65,20 @@ pub struct Push {
 impl Push {
     /// Begins to connect; the relay need not be there yet. Opens about a dozen descriptors and two threads.
     pub fn connect(options: &PushOptions) -> Result<Self, Error> {
+        Self::connect_for(options, QUEUE_BYTES)
+    }
+
+    /// [`Self::connect`] for frames of up to so many bytes: of small ones more may wait inside libzmq.
+    pub fn connect_for(options: &PushOptions, frame_bytes: usize) -> Result<Self, Error> {
+        let (least, most) = QUEUE_FRAMES;
+        let queue = (QUEUE_BYTES / frame_bytes.max(1)).clamp(least, most);
         let target = options.endpoint.to_connect(options.source_address)?;
         let socket = Context::new()?.socket(SocketKind::Push)?;
         let ipv6 = options.endpoint.needs_ipv6() || options.source_address.is_some_and(|source| source.is_ipv6());
         configure(&socket, ipv6)?;
         let own = [
             (option::IMMEDIATE, 1),
-            (option::SNDHWM, SNDHWM),
+            (option::SNDHWM, queue as i32),
             (option::RECONNECT_IVL, RECONNECT_IVL),
             (option::RECONNECT_IVL_MAX, RECONNECT_IVL_MAX),
             (option::CONNECT_TIMEOUT, CONNECT_TIMEOUT),

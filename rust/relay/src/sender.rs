@@ -20,7 +20,7 @@ mod doorbell;
 mod shared;
 mod thread;
 
-use crate::frame::job_hash;
+use crate::frame::{HEADER_BYTES, job_hash};
 use crate::push::{Push, PushOptions};
 use crate::transport::{Refusal, Sink};
 use courier::Courier;
@@ -36,8 +36,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Cells of the private slot: as few as let the thread copy while two publishes happen.
-const CELLS: u32 = 4;
+/// Cells of the private slot: as many as a tight loop publishes, on another core, while the thread copies one.
+const CELLS: u32 = 16;
 
 /// Who sends a snapshot, and when.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,20 +104,16 @@ pub struct Sender {
 impl Sender {
     /// Begins to connect, and starts the sending thread. The relay need not be there yet.
     pub fn open(options: &SenderOptions) -> Result<Self, Error> {
-        check(options)?;
-        Self::over(Box::new(Push::connect(&options.push)?), options)
+        let geometry = check(options)?;
+        let push = Push::connect_for(&options.push, HEADER_BYTES + geometry.payload_bytes)?;
+        Self::over(Box::new(push), options)
     }
 
     /// [`Self::open`] over another transport than the one that the options name.
     pub fn over(sink: Box<dyn Sink>, options: &SenderOptions) -> Result<Self, Error> {
-        check(options)?;
+        let geometry = check(options)?;
         let token = Token::current()?;
         let schema = Arc::clone(&options.schema);
-        let payload = match schema.codec() {
-            Codec::Record => schema.record_bytes(),
-            Codec::Bytes | Codec::Msgpack => options.payload.unwrap_or(DEFAULT_PAYLOAD),
-        };
-        let geometry = Geometry::new(1, Some(CELLS), payload, 0)?;
         let bell = Doorbell::new()?;
         bell.listen(&sink.link_fds()?, sink.room_fd()?)?;
         let shared = Arc::new(Shared {
@@ -264,8 +260,9 @@ impl Sender {
     }
 }
 
-fn check(options: &SenderOptions) -> Result<(), Error> {
-    let SenderOptions { rank, ranks, job, .. } = options;
+/// Sizes of the private slot, if the options make sense.
+fn check(options: &SenderOptions) -> Result<Geometry, Error> {
+    let SenderOptions { rank, ranks, schema, job, .. } = options;
     if *ranks > MAX_RANKS {
         return Err(Error::Invalid(format!("ranks is {ranks}; a ring has at most {MAX_RANKS}")));
     }
@@ -278,7 +275,11 @@ fn check(options: &SenderOptions) -> Result<(), Error> {
             job.len()
         )));
     }
-    Ok(())
+    let payload = match schema.codec() {
+        Codec::Record => schema.record_bytes(),
+        Codec::Bytes | Codec::Msgpack => options.payload.unwrap_or(DEFAULT_PAYLOAD),
+    };
+    Geometry::new(1, Some(CELLS), payload, 0)
 }
 
 impl std::fmt::Debug for Sender {

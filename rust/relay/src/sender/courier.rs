@@ -16,8 +16,10 @@ pub(super) enum Outcome {
     Sent,
     /// The socket took a snapshot that it had taken before.
     Repeated,
-    /// The socket has no room, or the slot no rest; try again soon.
+    /// The socket has no room.
     Later,
+    /// The slot has no rest: all tries to copy met a publish. The next look may have more luck.
+    Contended,
 }
 
 /// The socket, and what it was given. Used by one thread at a time; frames leave in the order of their versions,
@@ -77,7 +79,7 @@ impl Courier {
         }
         match slot.newest(&mut self.row) {
             Newest::Never => return Ok(Outcome::Nothing),
-            Newest::Contended => return Ok(Outcome::Later),
+            Newest::Contended => return Ok(Outcome::Contended),
             Newest::Complete { .. } => {}
         }
         let stamp = Stamp::of(&self.row);

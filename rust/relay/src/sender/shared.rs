@@ -107,7 +107,7 @@ impl Shared {
         };
         match courier.as_mut() {
             Some(courier) if self.connected.load(Ordering::Relaxed) => match courier.send_newest(self) {
-                Ok(outcome) => outcome != Outcome::Later,
+                Ok(outcome) => !matches!(outcome, Outcome::Later | Outcome::Contended),
                 Err(_) => false, // the thread meets the error too, and has the time to note it
             },
             _ => false,

@@ -96,10 +96,10 @@ impl Worker<'_> {
         if courier.sent_ns().is_some_and(|sent_ns| now_ns >= sent_ns + REPEAT_NS) {
             courier.repeat();
         }
-        let mut sent = 0;
-        while sent < BURST {
+        let mut fresh = 0;
+        for _ in 0..BURST {
             match courier.send_newest(shared)? {
-                Outcome::Sent => sent += 1,
+                Outcome::Sent | Outcome::Contended => fresh += 1,
                 Outcome::Repeated => {} // no publish, so no reason to stay awake
                 Outcome::Nothing => break,
                 Outcome::Later => return self.wait_for_room(courier),
@@ -109,7 +109,7 @@ impl Worker<'_> {
             return self.wait_for_room(courier);
         }
         self.back_off = TICK;
-        Ok(self.pace(sent, courier.sent_ns(), now_ns))
+        Ok(self.pace(fresh, courier.sent_ns(), now_ns))
     }
 
     /// Sends the beat that is due, if one is; false when there is no room for it.
@@ -139,11 +139,11 @@ impl Worker<'_> {
     }
 
     /// How long to sleep after a turn that left nothing to do.
-    fn pace(&mut self, sent: u32, sent_ns: Option<u64>, now_ns: u64) -> Next {
-        if sent == BURST {
+    fn pace(&mut self, fresh: u32, sent_ns: Option<u64>, now_ns: u64) -> Next {
+        if fresh == BURST {
             return Next::Again;
         }
-        self.quiet_ticks = if sent > 0 { 0 } else { self.quiet_ticks + 1 };
+        self.quiet_ticks = if fresh > 0 { 0 } else { self.quiet_ticks + 1 };
         if self.latency == Latency::Tick && self.quiet_ticks < QUIET_TICKS {
             return Next::Sleep(Some(TICK)); // later than a beat or a repeat by no more than that
         }
@@ -173,7 +173,7 @@ impl Worker<'_> {
 
     fn last_words(&self, courier: &mut Courier) -> Result<Outcome, Error> {
         match courier.send_newest(self.shared)? {
-            Outcome::Later => Ok(Outcome::Later),
+            Outcome::Later | Outcome::Contended => Ok(Outcome::Later),
             _ => courier.send_sign(self.shared, Kind::Goodbye),
         }
     }

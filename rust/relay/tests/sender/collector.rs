@@ -31,8 +31,17 @@ impl Collector {
     }
 
     pub(crate) fn bind(endpoint: &str) -> Self {
+        Self::with_room(endpoint, 4)
+    }
+
+    /// As [`Self::new`], with as much room as a relay has.
+    pub(crate) fn roomy() -> Self {
+        Self::with_room("tcp://127.0.0.1:*", snapring_relay::pull::RCVHWM)
+    }
+
+    fn with_room(endpoint: &str, frames: i32) -> Self {
         let socket = Context::new().unwrap().socket(SocketKind::Pull).unwrap();
-        socket.set_int(option::RCVHWM, 4).unwrap();
+        socket.set_int(option::RCVHWM, frames).unwrap();
         // The port of a collector that just ended may be busy for a moment.
         let mut bound = None;
         until("the endpoint", || {

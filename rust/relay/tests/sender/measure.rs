@@ -1,76 +1,65 @@
 //! What a sender costs and carries. `cargo test --release -p snapring-relay --test sender -- --ignored --nocapture`
-//! prints it; a plain run only sees that the answers are right.
+//! prints it.
 
-use crate::collector::{Collector, connected, open, publish};
+use crate::BOTH;
+use crate::collector::{Collector, connected, open};
 use crate::support::{WORDS, payload};
 use snapring_core::clock;
-use snapring_relay::frame::Kind;
-use snapring_relay::sender::{Latency, Sender};
+use snapring_relay::sender::Sender;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const BURST: u64 = 500_000;
-const PACED: usize = 3_000;
+/// How long each figure is measured.
+const TIME: Duration = Duration::from_secs(2);
+/// From publish to publish where single ones are timed: at each time of a tick in turn.
+const PACE: Duration = Duration::from_micros(1_300);
 
-/// ns per publish of a tight loop, on a thread of its own, while `collector` takes what comes; then how many came a second.
-fn burst(collector: &mut Collector, sender: &Sender) -> (f64, f64) {
-    let start = Instant::now();
-    let words = payload(1);
-    let (cost, came) = thread::scope(|scope| {
-        let publisher = scope.spawn(|| {
-            for _ in 0..BURST {
-                sender.publish_at(&words, WORDS * 8, sender.now()).unwrap();
-            }
-            start.elapsed().as_nanos() as f64 / BURST as f64
-        });
-        let mut came = 0;
-        while collector.next(Kind::Snapshot).frame.origin.version < BURST {
-            came += 1;
-        }
-        (publisher.join().unwrap(), came)
-    });
-    (cost, f64::from(came) / start.elapsed().as_secs_f64())
-}
-
-/// Microseconds from before a publish to its receipt: median and 99th percentile.
-fn latencies(collector: &mut Collector, sender: &Sender) -> (f64, f64) {
+/// Publishes for [`TIME`], `pace` apart, while the collector takes what comes; publishes, and the ages at receipt, ns.
+fn run(collector: &mut Collector, sender: &Sender, pace: Option<Duration>) -> (u64, Vec<u64>) {
     let done = AtomicBool::new(false);
-    let mut taken = thread::scope(|scope| {
-        scope.spawn(|| {
-            for _ in 0..PACED {
-                publish(sender);
-                thread::sleep(Duration::from_micros(1_300));
+    let words = payload(1);
+    thread::scope(|scope| {
+        let publisher = scope.spawn(|| {
+            let (start, mut count) = (Instant::now(), 0);
+            while start.elapsed() < TIME {
+                for _ in 0..if pace.is_some() { 1 } else { 1_000 } {
+                    sender.publish_at(&words, WORDS * 8, sender.now()).unwrap();
+                    count += 1;
+                }
+                thread::sleep(pace.unwrap_or_default());
             }
             done.store(true, Ordering::Relaxed);
+            count
         });
-        let mut taken = Vec::new();
+        let mut ages = Vec::new();
         while !done.load(Ordering::Relaxed) {
             match collector.try_next() {
-                Some(arrived) => {
-                    // The age was taken at send, so the moment of publish is known by this clock.
-                    taken.push((clock::wall_ns() - arrived.frame.wall_ns) as f64 / 1e3);
-                }
-                None => thread::sleep(Duration::from_micros(5)),
+                Some(arrived) => ages.push(clock::wall_ns().saturating_sub(arrived.frame.wall_ns)),
+                None => thread::yield_now(),
             }
         }
-        taken
-    });
-    taken.sort_by(f64::total_cmp);
-    (taken[taken.len() / 2], taken[taken.len() * 99 / 100])
+        (publisher.join().unwrap(), ages)
+    })
 }
 
 #[test]
-#[ignore = "prints figures; they mean something in a release build on a quiet machine"]
+#[ignore = "prints figures, which mean something in a release build on a quiet machine"]
 fn what_a_sender_costs() {
-    for latency in [Latency::Tick, Latency::Wake] {
-        let mut collector = Collector::new();
+    for latency in BOTH {
+        let mut collector = Collector::roomy();
         let sender = open(&collector.endpoint, latency);
         connected(&sender);
-        let (cost, rate) = burst(&mut collector, &sender);
-        println!("{latency:?}: {cost:.0} ns a publish, {:.0} thousand snapshots/s received", rate / 1e3);
+        let (count, ages) = run(&mut collector, &sender, None);
+        let cost_ns = TIME.as_nanos() as f64 / count as f64;
+        println!(
+            "{latency:?}: {cost_ns:.0} ns a publish, {:.0} snapshots/s received",
+            ages.len() as f64 / TIME.as_secs_f64()
+        );
         println!("{:?}", sender.stats());
-        let (median, p99) = latencies(&mut collector, &sender);
-        println!("{latency:?}: publish to receipt {median:.0} us median, {p99:.0} us p99");
+        let (_, mut ages) = run(&mut collector, &sender, Some(PACE));
+        ages.sort_unstable();
+        let at = |percent: usize| ages[ages.len() * percent / 100] / 1_000;
+        println!("{latency:?}: publish to receipt {} us median, {} us p99", at(50), at(99));
     }
 }
