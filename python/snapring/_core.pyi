@@ -16,6 +16,7 @@ from typing_extensions import disjoint_base
 from snapring.state import State
 
 __all__ = [
+    "Feed",
     "Reader",
     "Relay",
     "RemoteWriter",
@@ -168,6 +169,26 @@ class Relay:
     def admit(self, clients: list[str]) -> None: ...
     def fileno(self) -> int: ...
     def poll(self) -> None: ...
+    def close(self) -> None: ...
+
+# Constructed by snapring.feed.
+@final
+class Feed:
+    def __new__(
+        cls,
+        endpoint: str,
+        *,
+        key: _Path | None,
+        clients: list[str],
+        insecure: bool,
+        beside: Feed | None,
+    ) -> Self: ...
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def sequence(self) -> int: ...
+    def send(self, payload: bytes) -> int: ...
+    def start_heartbeat(self, interval: float) -> None: ...
     def close(self) -> None: ...
 
 # Constructed by snapring.ring: `source` gives the compiled schema and the decoder for a ring of a given schema text.

@@ -6,6 +6,7 @@ mod admin;
 mod buffer;
 mod codec;
 mod error;
+mod feed;
 mod generation;
 mod heartbeat;
 mod keys;
@@ -30,6 +31,8 @@ mod _core {
     use super::admin::{directory, geometry, inspect, kernel, leftovers, remove, rings};
     #[pymodule_export]
     use super::buffer::Words;
+    #[pymodule_export]
+    use super::feed::Feed;
     #[pymodule_export]
     use super::keys::{make_keys, read_public_key};
     #[pymodule_export]

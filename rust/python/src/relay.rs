@@ -241,7 +241,7 @@ fn admission(endpoint: &Endpoint, key: Option<&Path>, clients: &[String], insecu
 }
 
 /// The public key that `text` is, or that the file of that path holds, or all of the `.pub` files in that directory.
-fn collect(text: &str, keys: &mut Vec<PublicKey>) -> PyResult<()> {
+pub(crate) fn collect(text: &str, keys: &mut Vec<PublicKey>) -> PyResult<()> {
     let path = Path::new(text);
     if path.is_dir() {
         let listing = |error| snapring_core::Error::io(format!("listing {text}"), error);

@@ -10,6 +10,7 @@ pub mod counters;
 pub mod curve;
 pub mod driver;
 pub mod endpoint;
+pub mod feed;
 mod ffi;
 pub mod frame;
 pub mod gate;
@@ -27,6 +28,7 @@ pub mod zmq;
 
 pub use curve::{KeyPair, PublicKey, SecretKey};
 pub use endpoint::{Endpoint, Host};
+pub use feed::{Feed, FeedOptions};
 pub use gate::{Admission, Net};
 pub use pull::{Pull, PullOptions};
 pub use push::{ClientCurve, Push, PushOptions};

@@ -11,8 +11,8 @@ LAYERS = {
     "native": ("_core",),
     "vocabulary": ("errors", "schema", "layout", "load", "state", "config"),
     "decisions": ("ownership", "publishing", "balance", "formats"),
-    "adapters": ("ring", "relay", "rendezvous", "fanout", "dispatch.worker"),
-    "services": ("publisher", "loads", "owner", "dispatch", "simulate"),
+    "adapters": ("ring", "feed", "relay", "rendezvous", "fanout", "dispatch.worker"),
+    "services": ("publisher", "ring_feed", "loads", "owner", "dispatch", "simulate"),
     "edges": ("serve", "cli", "compat", "__main__", ""),
 }
 HEIGHT = {name: (height, layer) for height, (layer, names) in enumerate(LAYERS.items()) for name in names}
