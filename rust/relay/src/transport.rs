@@ -13,7 +13,7 @@ pub enum Refusal {
     /// The other end speaks another protocol, or one of both uses CURVE and the other does not.
     Protocol,
     /// The other end left or stayed silent during the handshake: it does not have the key that was expected, is
-    /// stopping, or is busy.
+    /// stopping or busy, or saw first what [`Refusal::Protocol`] means.
     Dropped,
 }
 

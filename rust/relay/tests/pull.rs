@@ -120,9 +120,10 @@ fn only_listed_keys_send() {
     let options = PullOptions { admission: curve(&server, &[&listed]), ..pull_options(LOCAL) };
     let (mut pull, mut heard) = (Pull::bind(&options).unwrap(), Heard::default());
     let cases = [
-        (with_keys(&pull, &server, &unlisted), Refusal::Denied),
-        (with_keys(&pull, &other, &listed), Refusal::Dropped),
-        (push_options(pull.endpoint()), Refusal::Protocol),
+        (with_keys(&pull, &server, &unlisted), &[Refusal::Denied][..]),
+        (with_keys(&pull, &other, &listed), &[Refusal::Dropped]),
+        // Both ends see that only one uses keys; the first to see it hangs up on the other.
+        (push_options(pull.endpoint()), &[Refusal::Protocol, Refusal::Dropped]),
     ];
     for (options, expected) in cases {
         let mut push = Push::connect(&options).unwrap();
@@ -132,7 +133,7 @@ fn only_listed_keys_send() {
             refused = refused.or(push.links().unwrap().refused);
             refused.is_some()
         });
-        assert_eq!(refused, Some(expected));
+        assert!(refused.is_some_and(|refused| expected.contains(&refused)), "{refused:?}, not {expected:?}");
     }
 
     let mut push = Push::connect(&with_keys(&pull, &server, &listed)).unwrap();
