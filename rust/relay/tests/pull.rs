@@ -146,6 +146,28 @@ fn only_listed_keys_send() {
     assert!(counters.refused_key >= 1 && counters.handshakes_failed >= 2, "{counters:?}");
 }
 
+/// Of 100,000 frames that a stranger has ready, with keys that are not listed, none gets through.
+#[test]
+fn nothing_of_an_unlisted_key_arrives() {
+    const READY: i32 = 100_000;
+    let [server, unlisted] = std::array::from_fn(|_| KeyPair::generate().unwrap());
+    let options = PullOptions { admission: curve(&server, &[&server]), ..pull_options(LOCAL) };
+    let (mut pull, mut heard) = (Pull::bind(&options).unwrap(), Heard::default());
+    let push = Context::new().unwrap().socket(SocketKind::Push).unwrap();
+    push.set_int(option::SNDHWM, READY).unwrap();
+    push.set_bytes(option::CURVE_SERVERKEY, server.public().as_str().as_bytes()).unwrap();
+    push.set_bytes(option::CURVE_PUBLICKEY, unlisted.public().as_str().as_bytes()).unwrap();
+    push.set_bytes(option::CURVE_SECRETKEY, unlisted.secret().reveal().as_bytes()).unwrap();
+    push.connect(&pull.endpoint().to_string()).unwrap();
+    for _ in 0..READY {
+        assert!(push.send(b"wrong", false).unwrap());
+    }
+
+    drive(&mut pull, &mut heard, "the end of the connection", |_, pull| pull.counters().disconnects > 0);
+
+    assert!(heard.frames.is_empty() && pull.counters().refused_key == 1, "{:?}", pull.counters());
+}
+
 /// A sender that was refused gets in by itself once its key is listed.
 #[test]
 fn a_refused_sender_tries_again() {
