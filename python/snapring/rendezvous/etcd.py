@@ -34,11 +34,11 @@ class EtcdGroup:
         tls: client certificate, private authority and the like; None takes the system's.
         user: for a cluster with authentication. The password is never an argument: it is read at each log-in from
             ``password_file``, or from the environment variable SNAPRING_ETCD_PASSWORD.
-        password_file: one line, readable by its owner only.
+        password_file: its first line is the password; refused if others may read it. Off this host use ``https``.
 
     Threads and both sides of a fork may use one group. Raises InvalidValue for a bad endpoint, prefix, size or job,
-    RankOutOfRange for a bad rank; calls raise StoreUnavailable when no endpoint answered well in time, and
-    RendezvousFailed when etcd refuses for good, as it does with a wrong password.
+    RankOutOfRange for a bad rank. Calls raise StoreUnavailable when no endpoint answered well in time, RingUntrusted
+    for a loose password file, and RendezvousFailed when etcd refuses for good, as it does with a wrong password.
     """
 
     def __init__(

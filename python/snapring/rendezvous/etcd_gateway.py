@@ -4,13 +4,14 @@ import http.client
 import json
 import os
 import ssl
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from snapring.errors import InvalidValue, RendezvousFailed, StoreUnavailable
+from snapring.errors import InvalidValue, RendezvousFailed, RingUntrusted, StoreUnavailable
 from snapring.rendezvous.group import MAX_ENTRY_BYTES, MAX_SIZE, check_seconds
 
 __all__ = ["PASSWORD_VARIABLE", "Gateway"]
@@ -64,13 +65,7 @@ class Gateway:
             raise RendezvousFailed(f"{self.describe()} does not believe its own token: {error}") from error
 
     def _log_in(self, end: float) -> None:
-        if self._password_file:
-            try:
-                password = Path(self._password_file).read_text().rstrip("\n")
-            except (OSError, UnicodeDecodeError) as error:
-                raise RendezvousFailed(f"cannot read the password file {self._password_file}: {error}") from error
-        else:
-            password = os.environ.get(PASSWORD_VARIABLE, "")
+        password = _secret(self._password_file) if self._password_file else os.environ.get(PASSWORD_VARIABLE, "")
         try:
             answer = self._any("/v3/auth/authenticate", {"name": self._user, "password": password}, end)
         except _LoggedOut as error:
@@ -119,6 +114,19 @@ def _endpoint(url: str) -> SplitResult:
     if not good or parts.username:
         raise InvalidValue(f"{parts.scheme}://{parts.hostname} is no endpoint; write it as http://HOST:PORT")
     return parts
+
+
+def _secret(path: str) -> str:
+    """The first line of a file that only its owner may read."""
+    try:
+        with Path(path).open() as stream:
+            mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+            line = stream.readline().rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RendezvousFailed(f"cannot read the password file {path}: {error}") from error
+    if mode & 0o077:
+        raise RingUntrusted(f"the password file {path} has mode {mode:o}, so others may read it; chmod 600 {path}")
+    return line
 
 
 def _judge(status: int, body: bytes) -> dict[str, object]:

@@ -34,8 +34,8 @@ class TorchGroup:
     launcher, so it ends with the job.
 
     Torch's store has no leases. An entry with a ``ttl`` is gone for a process that has seen it unchanged for that long;
-    one that is dead already is therefore believed for ``ttl`` seconds after the first look. Entries of ranks beyond the
-    world cannot be listed, and removed ones leave an empty key behind.
+    one that is dead already is therefore believed for ``ttl`` seconds after the group's first look, so keep one group
+    per process. Entries of ranks beyond the world cannot be listed, and removed ones leave an empty key behind.
 
     The store's own calls know no deadline, so a daemon thread makes them, one after another; while one hangs, all
     others are StoreUnavailable. Threads may share a group; after a fork the child makes a process group of its own.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from etcd_server import Etcd, etcd
-from snapring.errors import InvalidValue, RendezvousFailed, StoreUnavailable
+from snapring.errors import InvalidValue, RendezvousFailed, RingUntrusted, StoreUnavailable
 from snapring.rendezvous import EtcdGroup
 from snapring.rendezvous.etcd_gateway import PASSWORD_VARIABLE, Gateway
 from support import eventually
@@ -69,6 +69,9 @@ def test_log_in(server: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(RendezvousFailed, match="authentication failed") as caught:
         EtcdGroup(server, "/mine", 0, 2, user="rank").read("f", 0, SECONDS)
     assert "wrong" not in str(caught.value)
+    password.chmod(0o640)
+    with pytest.raises(RingUntrusted, match=r"mode 640.*chmod 600"):
+        EtcdGroup(server, "/mine", 0, 2, user="rank", password_file=str(password)).read("f", 0, SECONDS)
     with pytest.raises(RendezvousFailed, match="cannot read the password file"):
         EtcdGroup(server, "/mine", 0, 2, user="rank", password_file="/none").read("f", 0, SECONDS)
 
