@@ -34,11 +34,12 @@ store = dist.TCPStore("127.0.0.1", port, size, rank == 0, wait_for_workers=False
 print(store.port, flush=True)
 dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
 group = TorchGroup(job="launch")
-if mode == "missing" and rank == 1:
+print("joined", flush=True)
+if (mode, rank) in {("missing", 1), ("killed", 0)}:
     print("silent", flush=True)
     sys.stdin.read()
 try:
-    print("value", sync_from_leader({"port": 40000 + rank}, group, 3.0 if mode == "missing" else 60.0), flush=True)
+    print("value", sync_from_leader({"port": 40000 + rank}, group, 60.0 if mode == "sync" else 4.0), flush=True)
     with register({"port": rank}, group, ttl=5.0):
         while not (found := rows(group)).ready:
             pass
@@ -88,6 +89,7 @@ def gloo(
         port = line(leader)
         others = [spawn(GLOO, str(rank), str(size), port, mode) for rank in range(1, size)]
         assert [line(child) for child in others] == [port] * (size - 1)
+        assert [line(child) for child in (leader, *others)] == ["joined"] * size
         return [leader, *others]
 
     return start
@@ -113,6 +115,20 @@ def test_gloo_rank_that_never_calls(gloo: Callable[[int, str], list["subprocess.
     assert "torch TCPStore 127.0.0.1:" in said
     assert re.search(r"ranks? 1\b.* did not answer", said)
     assert line(follower).startswith("Rendezvous")
+
+
+@for_debians_python
+def test_gloo_leader_killed(gloo: Callable[[int, str], list["subprocess.Popen[str]"]]) -> None:
+    """With rank 0 the store dies too: the others end by themselves and name the address and the last error."""
+    leader, follower = gloo(2, "killed")
+    assert line(leader) == "silent"
+
+    leader.kill()
+
+    said = line(follower)
+    assert said.startswith("RendezvousTimeout rank 1 of job 'launch' waited")
+    assert "torch TCPStore 127.0.0.1:" in said
+    assert "is its process, rank 0's, alive?" in said
 
 
 @for_debians_python
