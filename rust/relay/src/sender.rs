@@ -20,17 +20,15 @@ mod doorbell;
 mod shared;
 mod thread;
 
-use crate::frame::{HEADER_BYTES, job_hash};
+use crate::frame::HEADER_BYTES;
 use crate::push::{Push, PushOptions};
 use crate::transport::{Refusal, Sink};
-use courier::Courier;
-use doorbell::Doorbell;
 use shared::{Counters, Desk, Life, Shared, locked};
-use snapring_core::clock::{self, Clocks};
+use snapring_core::clock::Clocks;
 use snapring_core::fork::Token;
 use snapring_core::layout::{Geometry, MAX_JOB, MAX_RANKS};
 use snapring_core::options::DEFAULT_PAYLOAD;
-use snapring_core::sync::{AtomicBool, AtomicU64, Ordering};
+use snapring_core::sync::{AtomicU64, Ordering};
 use snapring_core::{Codec, Error, Now, Origin, Schema, Stamp};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -114,26 +112,7 @@ impl Sender {
         let geometry = check(options)?;
         let token = Token::current()?;
         let schema = Arc::clone(&options.schema);
-        let bell = Doorbell::new()?;
-        bell.listen(&sink.link_fds()?, sink.room_fd()?)?;
-        let shared = Arc::new(Shared {
-            rank: options.rank,
-            job: job_hash(&options.job),
-            fingerprint: schema.fingerprint(),
-            origin: Origin { start: clock::wall_ns(), random: clock::random()?[0], version: 0 },
-            geometry,
-            words: (0..geometry.slot_words()).map(|_| AtomicU64::new(0)).collect(),
-            desk: Mutex::new(Desk { life: Life::Open, version: 0 }),
-            bell,
-            courier: Mutex::new(Some(Courier::new(sink, geometry.payload_words()))),
-            sent: AtomicU64::new(0),
-            connected: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
-            beat: AtomicBool::new(false),
-            beat_every_ns: AtomicU64::new(0),
-            counters: Counters::default(),
-            last_refusal: Mutex::new(None),
-        });
+        let shared = Arc::new(Shared::new(options, geometry, sink)?);
         let (latency, own) = (options.latency, Arc::clone(&shared));
         let thread = std::thread::Builder::new()
             .name("snapring-send".into())

@@ -127,3 +127,74 @@ impl Courier {
         Ok(taken)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sender::{Latency, SenderOptions, check};
+    use crate::transport::Links;
+    use crate::{Endpoint, PushOptions};
+    use rustix::event::{EventfdFlags, eventfd};
+    use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+    use snapring_core::Schema;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// Comes up anew at each look, and takes every other frame.
+    struct Fake {
+        fds: [OwnedFd; 3],
+        tries: u32,
+    }
+
+    impl Sink for Fake {
+        fn send(&mut self, _: &[u8]) -> Result<bool, Error> {
+            self.tries += 1;
+            Ok(self.tries.is_multiple_of(2))
+        }
+
+        fn links(&mut self) -> Result<Links, Error> {
+            Ok(Links { up: true, ..Links::default() })
+        }
+
+        fn is_up(&self) -> bool {
+            true
+        }
+
+        fn link_fds(&self) -> Result<[BorrowedFd<'_>; 2], Error> {
+            Ok([self.fds[0].as_fd(), self.fds[1].as_fd()])
+        }
+
+        fn room_fd(&self) -> Result<BorrowedFd<'_>, Error> {
+            Ok(self.fds[2].as_fd())
+        }
+
+        fn linger(&mut self, _: Duration) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    fn fake() -> Box<dyn Sink> {
+        Box::new(Fake { fds: [(); 3].map(|()| eventfd(0, EventfdFlags::CLOEXEC).unwrap()), tries: 0 })
+    }
+
+    /// A snapshot goes out once, again after each new connection, and is not forgotten when there was no room for it.
+    #[test]
+    fn a_new_connection_begins_with_the_newest() {
+        let endpoint = Endpoint::parse("tcp://127.0.0.1:1").unwrap();
+        let push = PushOptions { endpoint, curve: None, source_address: None };
+        let (schema, latency) = (Arc::new(Schema::bytes()), Latency::Tick);
+        let options = SenderOptions { push, rank: 0, ranks: 1, schema, payload: Some(8), job: String::new(), latency };
+        let geometry = check(&options).unwrap();
+        let shared = Shared::new(&options, geometry, fake()).unwrap();
+        let mut courier = Courier::new(fake(), geometry.payload_words());
+        let origin = shared.origin;
+        let stamp = Stamp { version: 1, epoch: 1, origin, mono_ns: clock::mono_ns(), wall_ns: 1, len: 8 };
+        let send = |courier: &mut Courier| courier.send_newest(&shared).unwrap();
+
+        assert_eq!(send(&mut courier), Outcome::Nothing);
+        shared.slot().publish(&stamp, &[7]);
+        assert_eq!([(); 3].map(|()| send(&mut courier)), [Outcome::Later, Outcome::Sent, Outcome::Nothing]);
+        courier.look_at_links(&shared).unwrap();
+        assert_eq!([(); 3].map(|()| send(&mut courier)), [Outcome::Later, Outcome::Repeated, Outcome::Nothing]);
+    }
+}

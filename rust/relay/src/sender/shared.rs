@@ -1,12 +1,13 @@
 //! What publishers and the sending thread share: the private slot, the bell and the courier.
 
+use super::SenderOptions;
 use super::courier::{Courier, Outcome};
 use super::doorbell::Doorbell;
-use crate::frame::{Frame, Kind};
-use crate::transport::Refusal;
+use crate::frame::{Frame, Kind, job_hash};
+use crate::transport::{Refusal, Sink};
 use snapring_core::layout::Geometry;
 use snapring_core::sync::{AtomicBool, AtomicU64, Ordering};
-use snapring_core::{Error, Origin, Slot};
+use snapring_core::{Error, Origin, Slot, clock};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// Of a mutex whose data is whole between any two statements, so a panic elsewhere did no harm.
@@ -78,6 +79,29 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub(super) fn new(options: &SenderOptions, geometry: Geometry, sink: Box<dyn Sink>) -> Result<Self, Error> {
+        let bell = Doorbell::new()?;
+        bell.listen(&sink.link_fds()?, sink.room_fd()?)?;
+        Ok(Self {
+            rank: options.rank,
+            job: job_hash(&options.job),
+            fingerprint: options.schema.fingerprint(),
+            origin: Origin { start: clock::wall_ns(), random: clock::random()?[0], version: 0 },
+            geometry,
+            words: (0..geometry.slot_words()).map(|_| AtomicU64::new(0)).collect(),
+            desk: Mutex::new(Desk { life: Life::Open, version: 0 }),
+            bell,
+            courier: Mutex::new(Some(Courier::new(sink, geometry.payload_words()))),
+            sent: AtomicU64::new(0),
+            connected: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            beat: AtomicBool::new(false),
+            beat_every_ns: AtomicU64::new(0),
+            counters: Counters::default(),
+            last_refusal: Mutex::new(None),
+        })
+    }
+
     /// The private slot.
     #[inline]
     pub(super) fn slot(&self) -> Slot<'_> {
