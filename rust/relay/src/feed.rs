@@ -24,8 +24,8 @@ use keeper::Keeper;
 pub const TOPIC: &[u8] = b"load";
 /// Messages that wait for one subscriber at most, besides what the kernel holds.
 pub const SNDHWM: i32 = 8;
-/// Bytes of the longest message from a subscriber, which only says what it subscribes to.
-const MAX_SUBSCRIPTION: i64 = 256;
+/// Bytes of the longest message from a subscriber: a step of a CURVE handshake, which has at most some 600.
+const MAX_INCOMING: i64 = 1024;
 /// ZAP's name for what the gate guards; any will do.
 const DOMAIN: &[u8] = b"snapring-feed";
 
@@ -209,7 +209,7 @@ fn check(options: &FeedOptions) -> Result<(), Error> {
 fn restrict(socket: &Socket, options: &FeedOptions) -> Result<(), Error> {
     configure(socket, options.endpoint.needs_ipv6())?;
     socket.set_int(option::SNDHWM, SNDHWM)?;
-    socket.set_long(option::MAXMSGSIZE, MAX_SUBSCRIPTION)?;
+    socket.set_long(option::MAXMSGSIZE, MAX_INCOMING)?;
     if let Admission::Curve { own, .. } = &options.admission {
         socket.set_int(option::ZAP_ENFORCE_DOMAIN, 1)?;
         socket.set_bytes(option::ZAP_DOMAIN, DOMAIN)?;

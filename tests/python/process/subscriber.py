@@ -23,13 +23,16 @@ class Message(NamedTuple):
 
 
 class Subscriber:
-    """A SUB socket on one feed; ``options`` of pyzmq are set before it connects."""
+    """A SUB socket on one feed; ``options`` are pyzmq's."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, **options: Any) -> None:  # noqa: ANN401  whatever pyzmq takes
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", **options: Any) -> None:  # noqa: ANN401  whatever pyzmq takes
         self.socket = context.socket(zmq.SUB)
         self.socket.linger = 0
         for name, value in options.items():
             setattr(self.socket, name, value)
+
+    def connect(self, endpoint: str) -> None:
+        """Follow the feed there."""
         self.socket.connect(endpoint)
         self.socket.subscribe(b"load")
 
@@ -72,14 +75,28 @@ class Router:
     def __init__(self) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._all: list[Subscriber] = []
+        self.watched: list[Subscriber] = []
+        """Those whose handshakes are watched."""
 
     def follow(self, endpoint: str, **options: Any) -> Subscriber:  # noqa: ANN401  as for Subscriber
         """A new subscriber."""
-        self._all.append(Subscriber(self._context, endpoint, **options))
-        return self._all[-1]
+        subscriber = Subscriber(self._context, **options)
+        self._all.append(subscriber)
+        subscriber.connect(endpoint)
+        return subscriber
+
+    def watch(self, endpoint: str, **options: Any) -> "zmq.Socket[bytes]":  # noqa: ANN401  as for Subscriber
+        """A new subscriber; gives what tells of its connections."""
+        subscriber = Subscriber(self._context, **options)
+        self._all.append(subscriber)
+        self.watched.append(subscriber)
+        monitor: zmq.Socket[bytes] = subscriber.socket.get_monitor_socket()
+        subscriber.connect(endpoint)
+        return monitor
 
     def close(self) -> None:
         """End all of them."""
         for subscriber in self._all:
+            subscriber.socket.disable_monitor()
             subscriber.socket.close()
         self._context.term()
