@@ -97,6 +97,5 @@ class Router:
     def close(self) -> None:
         """End all of them."""
         for subscriber in self._all:
-            subscriber.socket.disable_monitor()
             subscriber.socket.close()
-        self._context.term()
+        self._context.destroy(linger=0)  # the monitors too
