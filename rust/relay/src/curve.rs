@@ -10,7 +10,7 @@
 //! It is regular, of the own user, of mode 0600 and reachable by one name; `<stem>.pub` beside it has the public line only.
 
 use crate::zmq::{KEY_TEXT, curve_keypair, curve_public, z85_key};
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open};
 use snapring_core::Error;
 use std::fmt;
 use std::fs::{File, OpenOptions, remove_file};
@@ -25,6 +25,8 @@ type Text = [u8; KEY_TEXT + 1];
 const MAX_FILE: u64 = 4096;
 const SECRET_MODE: u32 = 0o600;
 const PUBLIC_MODE: u32 = 0o644;
+/// Bits of a mode by which others than the owner write.
+const OTHERS_WRITE: u32 = 0o022;
 
 fn parse(text: &str, what: &str) -> Result<Text, Error> {
     let mut key = [0; KEY_TEXT + 1];
@@ -47,11 +49,10 @@ impl PublicKey {
         parse(text, "public").map(Self)
     }
 
-    /// The key in a file that has a line `public = "..."`: a `.pub` file, of any mode.
+    /// The key in a file that has a line `public = "..."`: a `.pub` file. Anything but a regular file that only the own
+    /// user or root can write is refused with [`Error::Untrusted`]: others could name whom to trust. It may be a link.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let file =
-            File::open(path).map_err(|error| Error::io(format!("opening the key file {}", path.display()), error))?;
-        Self::parse(value(&content(file, path)?, "public", path)?)
+        Self::parse(value(&content(open_public(path)?, path)?, "public", path)?)
     }
 
     /// The 40 characters.
@@ -173,27 +174,48 @@ impl KeyPair {
     }
 }
 
-fn open_secret(path: &Path) -> Result<File, Error> {
+/// Opens a file to look at before it is read.
+fn open_key(path: &Path, flags: OFlags) -> Result<(File, Stat), Error> {
     let shown = path.display();
     // NONBLOCK: a planted FIFO must not hang the open.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let fd = match open(path, flags, Mode::empty()) {
         Ok(fd) => fd,
         Err(rustix::io::Errno::LOOP) => return Err(untrusted(path, "is a link; name the file itself")),
         Err(error) => return Err(Error::io(format!("opening the key file {shown}"), error)),
     };
     let stat = fstat(&fd).map_err(|error| Error::io(format!("looking at {shown}"), error))?;
-    let (uid, mode) = (rustix::process::geteuid().as_raw(), stat.st_mode & 0o7777);
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        Err(untrusted(path, "is no regular file"))
-    } else if stat.st_uid != uid {
+        return Err(untrusted(path, "is no regular file"));
+    }
+    Ok((File::from(fd), stat))
+}
+
+fn open_public(path: &Path) -> Result<File, Error> {
+    let (file, stat) = open_key(path, OFlags::empty())?;
+    let (uid, mode) = (rustix::process::geteuid().as_raw(), stat.st_mode & 0o7777);
+    if stat.st_uid != uid && stat.st_uid != 0 {
+        Err(untrusted(path, &format!("belongs to uid {}; copy it to a file of the own uid {uid}", stat.st_uid)))
+    } else if mode & OTHERS_WRITE != 0 {
+        let shown = path.display();
+        Err(untrusted(path, &format!("has mode {mode:04o}; if its key is the right one: chmod go-w {shown}")))
+    } else {
+        Ok(file)
+    }
+}
+
+fn open_secret(path: &Path) -> Result<File, Error> {
+    let (file, stat) = open_key(path, OFlags::NOFOLLOW)?;
+    let (uid, mode) = (rustix::process::geteuid().as_raw(), stat.st_mode & 0o7777);
+    if stat.st_uid != uid {
         Err(untrusted(path, &format!("belongs to uid {}; copy it to a file of the own uid {uid}", stat.st_uid)))
     } else if mode != SECRET_MODE {
+        let shown = path.display();
         Err(untrusted(path, &format!("has mode {mode:04o}; if nobody else has read it: chmod 600 {shown}")))
     } else if stat.st_nlink != 1 {
         Err(untrusted(path, &format!("has {} names (hard links); leave it one", stat.st_nlink)))
     } else {
-        Ok(File::from(fd))
+        Ok(file)
     }
 }
 

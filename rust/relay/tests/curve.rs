@@ -66,6 +66,27 @@ fn files_open_to_others_are_refused() {
     }
 }
 
+/// A public key that others could have replaced is refused; a link to a sound file serves.
+#[test]
+fn public_keys_that_others_may_write_are_refused() {
+    let place = made_place();
+    let at = |name: &str| place.path().join(name);
+    let pair = KeyPair::generate().unwrap();
+    for name in ["loose.key", "right.key"] {
+        pair.save(&at(name)).unwrap();
+    }
+    fs::set_permissions(at("loose.pub"), Permissions::from_mode(0o664)).unwrap();
+    fs::create_dir(at("folder.pub")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, at("pipe.pub"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    symlink(at("right.pub"), at("link.pub")).unwrap();
+
+    for (name, part) in [("loose.pub", "chmod go-w"), ("folder.pub", "regular"), ("pipe.pub", "regular")] {
+        let Err(Error::Untrusted(message)) = PublicKey::load(&at(name)) else { panic!("{name} was taken") };
+        assert!(message.contains(part) && message.contains(name), "{message}");
+    }
+    assert_eq!(PublicKey::load(&at("link.pub")).unwrap(), *pair.public());
+}
+
 /// A file whose keys are missing, mangled or of two pairs is refused; no message shows a secret.
 #[test]
 fn wrong_contents_are_refused() {
