@@ -24,6 +24,12 @@ const TOUCH: u64 = 64; // byte written to wake inotify watchers; holds nothing
 
 static REGISTERED: OnceLock<bool> = OnceLock::new();
 
+/// Does now what the first ring that this process writes would wait for: the kernel takes milliseconds to register a
+/// process for barriers, on a busy machine tens of them.
+pub fn prepare() {
+    registered();
+}
+
 /// True when waiters' barriers reach this process, so that its writers need no fence of their own.
 fn registered() -> bool {
     *REGISTERED.get_or_init(|| membarrier(MembarrierCommand::RegisterGlobalExpedited).is_ok())

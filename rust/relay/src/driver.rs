@@ -129,6 +129,7 @@ impl Driver {
         } else if driver.options.standby {
             driver.lease.stand_by()?;
             driver.lease.watch_in(&driver.set)?;
+            snapring_core::wake::prepare();
             driver.status.term.store(driver.lease.term(), Ordering::Relaxed);
         } else {
             return Err(driver.lease.busy(&format!("the relay of ring {:?}", driver.options.ring.name)));
@@ -182,6 +183,7 @@ impl Driver {
 
     fn stand_by(&mut self, now_ns: u64) -> Result<Option<u64>, Error> {
         let Some(again_ns) = self.lease.wait_turn(now_ns)? else {
+            self.lease.beat(now_ns)?; // who waits for a port does not hang
             self.own()?;
             return Ok(Some(now_ns)); // what was queued before the bind is served at once
         };
@@ -194,6 +196,7 @@ impl Driver {
 
     fn serve(&mut self, frames: usize, now_ns: u64) -> Result<Option<u64>, Error> {
         let Some(Owner { pull, intake }) = &mut self.owner else { return Ok(None) };
+        let beat_ns = self.lease.beat(now_ns)?;
         if let Some(clients) = self.status.clients.lock().unwrap_or_else(PoisonError::into_inner).take() {
             pull.set_clients(&clients);
             if let Admission::Curve { clients: listed, .. } = &mut self.options.pull.admission {
@@ -214,7 +217,6 @@ impl Driver {
         }
         self.endings.apply(left > 0, pull, intake, now_ns)?;
         let next = intake.turn(now_ns)?;
-        let beat_ns = self.lease.beat(now_ns)?;
         pull.rearm()?;
         *self.status.peers.lock().unwrap_or_else(PoisonError::into_inner) = pull.counters();
         Ok(Some(next.map_or(beat_ns, |next| next.min(beat_ns))))

@@ -5,11 +5,11 @@
 //! that hangs is end it ([`Lease::end_hung`]) and then wait for the lock like everybody else.
 //!
 //! The file is never unlinked or replaced, so that all see the same lock. A standby hears the owner's end as the
-//! `CLOSE_WRITE` event of inotify on that file. The kernel sends it microseconds before it drops the lock, so the
-//! standby tries a few times; where inotify cannot be had, it tries now and then.
+//! `CLOSE_WRITE` event of inotify on that file. The kernel sends it shortly before it drops the lock, on a busy machine
+//! many milliseconds, so the standby tries again and again, ever more slowly. Without inotify it tries now and then.
 
 use rustix::event::epoll;
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{OFlags, inotify};
 use rustix::io::{pread, pwrite};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -24,11 +24,12 @@ const OWNER: Range = Range { first: 0, count: 1 };
 const STANDBY: Range = Range { first: 1, count: 1 };
 
 const MAGIC: u64 = u64::from_le_bytes(*b"SNAPOWNR");
-const NOTE_WORDS: usize = 7;
+const NOTE_WORDS: usize = 6;
 
-/// Tries after a sign that the owner ended, one every [`EAGER_NS`]; then one every [`IDLE_NS`].
-const EAGER_TRIES: u32 = 40;
-const EAGER_NS: u64 = 300_000;
+/// Pause after the first try that follows a sign that the owner ended. Each further one is longer by a quarter, so that
+/// a standby that waits for a slow end is late by a quarter at most.
+const EAGER_NS: u64 = 100_000;
+/// Longest pause.
 const IDLE_NS: u64 = 250_000_000;
 /// Without inotify.
 const DEAF_NS: u64 = 10_000_000;
@@ -46,10 +47,17 @@ pub struct Note {
     pub pid_namespace: u64,
     /// How often the lock was taken; for display and counters.
     pub term: u64,
-    /// When it last worked, on its monotonic clock, ns.
+    /// When it last worked, on its monotonic clock, ns; only that it changes says anything elsewhere.
     pub beat_ns: u64,
-    /// Inode of its time namespace: elsewhere the beat says nothing.
-    pub time_namespace: u64,
+}
+
+/// What a standby saw of an owner that does not change its note.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    note: Note,
+    /// For how long it was watched.
+    silent_ns: u64,
+    looked_ns: u64,
 }
 
 /// The lock: held, or waited for. A child of a fork has neither.
@@ -57,10 +65,11 @@ pub struct Note {
 pub struct Lease {
     lock: ClaimFile,
     path: String,
-    watch: Option<OwnedFd>,
+    watch: Option<(OwnedFd, i32)>,
     held: Option<Note>,
-    eager: u32,
+    pause_ns: u64,
     beat_at_ns: u64,
+    seen: Option<Seen>,
 }
 
 impl Lease {
@@ -68,7 +77,15 @@ impl Lease {
     pub fn open(directory: &Directory, file: &str) -> Result<Self, Error> {
         let fd = directory.open_or_create_file(file, OFlags::RDWR)?;
         let path = directory.path().join(file).display().to_string();
-        Ok(Self { lock: ClaimFile::new(fd)?, path, watch: None, held: None, eager: 0, beat_at_ns: 0 })
+        Ok(Self {
+            lock: ClaimFile::new(fd)?,
+            path,
+            watch: None,
+            held: None,
+            pause_ns: IDLE_NS,
+            beat_at_ns: 0,
+            seen: None,
+        })
     }
 
     /// Takes the lock if nobody has it.
@@ -80,7 +97,7 @@ impl Lease {
             return Ok(false);
         }
         claim::release(self.lock.fd()?, STANDBY)?;
-        self.watch = None;
+        self.deafen();
         let now_ns = clock::mono_ns();
         let note = Note {
             pid: u64::from(std::process::id()),
@@ -88,7 +105,6 @@ impl Lease {
             pid_namespace: namespace(),
             term: self.note()?.map_or(0, |note| note.term) + 1,
             beat_ns: now_ns,
-            time_namespace: clock::time_namespace(),
         };
         self.write(&note)?;
         self.beat_at_ns = now_ns + BEAT_NS;
@@ -100,17 +116,22 @@ impl Lease {
     pub fn stand_by(&mut self) -> Result<(), Error> {
         claim::share(self.lock.fd()?, STANDBY)?;
         // Instances of inotify are limited per user; the slow tries serve without.
-        self.watch =
-            inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok().filter(|watch| {
-                let file = self.lock.fd().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd()));
-                file.is_ok_and(|file| inotify::add_watch(watch, file, inotify::WatchFlags::CLOSE_WRITE).is_ok())
-            });
+        self.watch = listen(self.lock.fd()?).ok();
         Ok(())
+    }
+
+    /// Has nothing more to hear. The descriptor stays open, because closing it waits for a grace period of the kernel,
+    /// up to 0.2 s on a busy machine, and ranks would wait along.
+    fn deafen(&mut self) {
+        if let Some((watch, number)) = &self.watch {
+            let _ = inotify::remove_watch(watch, *number); // it is there
+            drain(watch); // or the set that it is in would be readable for ever
+        }
     }
 
     /// Adds what is to be waited for to an epoll set.
     pub fn watch_in(&self, set: &OwnedFd) -> Result<(), Error> {
-        let Some(watch) = &self.watch else { return Ok(()) };
+        let Some((watch, _)) = &self.watch else { return Ok(()) };
         epoll::add(set, watch, epoll::EventData::new_u64(0), epoll::EventFlags::IN)
             .map_err(|error| Error::io("waiting for the relay's lock", error))
     }
@@ -118,19 +139,14 @@ impl Lease {
     /// One turn of a standby: hears the events, tries, and says when to try again at the latest, ns on the monotonic
     /// clock; `None` once it holds the lock.
     pub fn wait_turn(&mut self, now_ns: u64) -> Result<Option<u64>, Error> {
-        let mut events = [MaybeUninit::<u8>::uninit(); 1024];
-        while self.watch.as_ref().is_some_and(|watch| rustix::io::read(watch, &mut events).is_ok()) {
-            self.eager = EAGER_TRIES;
+        if self.watch.as_ref().is_some_and(|(watch, _)| drain(watch)) {
+            self.pause_ns = EAGER_NS;
         }
         if self.try_take()? {
             return Ok(None);
         }
-        let pause_ns = match (&self.watch, self.eager) {
-            (None, _) => DEAF_NS,
-            (_, 0) => IDLE_NS,
-            _ => EAGER_NS,
-        };
-        self.eager = self.eager.saturating_sub(1);
+        let pause_ns = if self.watch.is_some() { self.pause_ns } else { DEAF_NS };
+        self.pause_ns = IDLE_NS.min(self.pause_ns * 5 / 4);
         Ok(Some(now_ns + pause_ns))
     }
 
@@ -157,14 +173,20 @@ impl Lease {
         claim::is_shared(self.lock.fd()?, STANDBY)
     }
 
-    /// Ends an owner of this host that has not worked for `limit_ns`, by SIGKILL; its pid where that was done.
+    /// Ends an owner of this host that this standby has not seen work for `limit_ns`, by SIGKILL; its pid where that was
+    /// done. To be called at each turn: a long time between two of them hardly counts, because whatever stopped this
+    /// process may have stopped the owner as well.
     ///
-    /// The lock stays the fence: it is free only once the process is gone. A note of another pid or time namespace
-    /// proves nothing, and a pid whose process started at another time is somebody else's.
-    pub fn end_hung(&self, limit_ns: u64, now_ns: u64) -> Result<Option<u64>, Error> {
+    /// The lock stays the fence: it is free only once the process is gone. A note of another pid namespace proves
+    /// nothing, and a pid whose process started at another time is somebody else's.
+    pub fn end_hung(&mut self, limit_ns: u64, now_ns: u64) -> Result<Option<u64>, Error> {
         let Some(note) = self.note()? else { return Ok(None) };
-        let comparable = note.pid_namespace == namespace() && note.time_namespace == clock::time_namespace();
-        if !comparable || now_ns.saturating_sub(note.beat_ns) < limit_ns {
+        let silent_ns = match self.seen {
+            Some(seen) if seen.note == note => seen.silent_ns + IDLE_NS.min(now_ns.saturating_sub(seen.looked_ns)),
+            _ => 0,
+        };
+        self.seen = Some(Seen { note, silent_ns, looked_ns: now_ns });
+        if note.pid_namespace != namespace() || silent_ns < limit_ns {
             return Ok(None);
         }
         let Some(pid) = i32::try_from(note.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
@@ -188,14 +210,14 @@ impl Lease {
         for (word, chunk) in words.iter_mut().zip(chunks) {
             *word = u64::from_le_bytes(*chunk);
         }
-        let [magic, pid, start_ticks, pid_namespace, term, beat_ns, time_namespace] = words;
-        let note = Note { pid, start_ticks, pid_namespace, term, beat_ns, time_namespace };
+        let [magic, pid, start_ticks, pid_namespace, term, beat_ns] = words;
+        let note = Note { pid, start_ticks, pid_namespace, term, beat_ns };
         Ok((read == bytes.len() && magic == MAGIC).then_some(note))
     }
 
     fn write(&self, note: &Note) -> Result<(), Error> {
-        let Note { pid, start_ticks, pid_namespace, term, beat_ns, time_namespace } = *note;
-        let words = [MAGIC, pid, start_ticks, pid_namespace, term, beat_ns, time_namespace];
+        let Note { pid, start_ticks, pid_namespace, term, beat_ns } = *note;
+        let words = [MAGIC, pid, start_ticks, pid_namespace, term, beat_ns];
         let mut bytes = [0; NOTE_WORDS * 8];
         for (to, word) in bytes.chunks_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
@@ -209,6 +231,24 @@ impl Lease {
         let pid = self.note().ok().flatten().map_or(0, |note| note.pid);
         Error::OwnerBusy { what: what.to_owned(), pid }
     }
+}
+
+/// Hears when somebody who could write `file` closes it.
+fn listen(file: BorrowedFd<'_>) -> rustix::io::Result<(OwnedFd, i32)> {
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let number = inotify::add_watch(&watch, path, inotify::WatchFlags::CLOSE_WRITE)?;
+    Ok((watch, number))
+}
+
+/// Takes all events; false where there was none.
+fn drain(watch: &OwnedFd) -> bool {
+    let mut events = [MaybeUninit::<u8>::uninit(); 1024];
+    let mut any = false;
+    while rustix::io::read(watch, &mut events).is_ok() {
+        any = true;
+    }
+    any
 }
 
 fn namespace() -> u64 {
