@@ -25,6 +25,10 @@ pub const RCVHWM: i32 = 256;
 pub const BACKLOG: i32 = 1024;
 /// Questions, and events, that one turn answers at most.
 const TURN: usize = 256;
+/// Bytes that CURVE adds to a message: its name, a nonce, a code and flags.
+const CURVE_BYTES: usize = 33;
+/// Bytes of the longest step of a handshake are fewer: some 600, with keys.
+const HANDSHAKE_BYTES: usize = 1024;
 /// ZAP's name for what this gate guards; any will do.
 const DOMAIN: &[u8] = b"snapring";
 
@@ -34,7 +38,8 @@ pub struct PullOptions {
     /// Where; port 0 takes a free one. The directory of an ipc socket must be there, own and 0700, and the caller must
     /// hold a lock that lets nobody else bind it.
     pub endpoint: Endpoint,
-    /// Bytes of the longest message; a longer one ends its connection.
+    /// Bytes of the longest message; one that is longer, and longer than a step of a handshake may be, ends its
+    /// connection.
     pub max_message: usize,
     /// Connections at most, those in their handshake (at most 2 s) included.
     pub max_peers: usize,
@@ -246,7 +251,7 @@ fn watch(all: &OwnedFd, fd: BorrowedFd<'_>) -> Result<(), Error> {
 
 fn restrict(socket: &Socket, options: &PullOptions) -> Result<(), Error> {
     configure(socket, options.endpoint.needs_ipv6())?;
-    socket.set_long(option::MAXMSGSIZE, i64::try_from(options.max_message).unwrap_or(i64::MAX))?;
+    socket.set_long(option::MAXMSGSIZE, longest(options))?;
     socket.set_int(option::RCVHWM, RCVHWM)?;
     socket.set_int(option::BACKLOG, BACKLOG)?;
     // With a domain the gate is asked about peers without keys too; enforced, nobody enters while no gate is there.
@@ -257,4 +262,10 @@ fn restrict(socket: &Socket, options: &PullOptions) -> Result<(), Error> {
         socket.set_bytes(option::CURVE_SECRETKEY, own.secret().reveal().as_bytes())?;
     }
     Ok(())
+}
+
+/// What libzmq may take at most: it counts the bytes on the wire, those of the handshake too.
+fn longest(options: &PullOptions) -> i64 {
+    let added = if matches!(options.admission, Admission::Curve { .. }) { CURVE_BYTES } else { 0 };
+    i64::try_from(options.max_message.saturating_add(added).max(HANDSHAKE_BYTES)).unwrap_or(i64::MAX)
 }

@@ -168,6 +168,23 @@ fn nothing_of_an_unlisted_key_arrives() {
     assert!(heard.frames.is_empty() && pull.counters().refused_key == 1, "{:?}", pull.counters());
 }
 
+/// The limit is one of messages: what keys and a handshake add on the wire takes nothing from it.
+#[test]
+fn keys_leave_messages_their_room() {
+    let [server, client] = std::array::from_fn(|_| KeyPair::generate().unwrap());
+    for max_message in [88, 4096] {
+        let options = PullOptions { admission: curve(&server, &[&client]), max_message, ..pull_options(LOCAL) };
+        let (mut pull, mut heard) = (Pull::bind(&options).unwrap(), Heard::default());
+        let mut push = Push::connect(&with_keys(&pull, &server, &client)).unwrap();
+        bring_up(&mut pull, &mut heard, &mut push);
+
+        assert!(push.send(&vec![1; max_message]).unwrap());
+
+        drive(&mut pull, &mut heard, "the longest frame", |heard, _| !heard.frames.is_empty());
+        assert_eq!(heard.frames, [vec![1; max_message]]);
+    }
+}
+
 /// A sender that was refused gets in by itself once its key is listed.
 #[test]
 fn a_refused_sender_tries_again() {
