@@ -58,12 +58,12 @@ def answer_all(theirs, abilities):
         name, arguments = json.loads(text)
         theirs.sendall(json.dumps(abilities[name](*arguments)).encode() + b"\\n")
 
-def until(predicate, seconds=60.0):
+def until(predicate, seconds=60.0, pause=0.0005):
     end = time.monotonic() + seconds
     while not (value := predicate()):
         if time.monotonic() > end:
             raise SystemExit(f"line {sys._getframe(1).f_lineno}: not within {seconds} s")
-        time.sleep(0.0005)
+        time.sleep(pause)
     return value
 """
 )

@@ -98,7 +98,8 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 ranks, each = int(sys.argv[1]), 125
 
 def crowd(first, last):
-    ones = [snapring.RemoteWriter(endpoint, rank, ranks, schema=bytes, payload=MOMENT.size)
+    # "wake", because the ticks of so many on one machine would be what is measured.
+    ones = [snapring.RemoteWriter(endpoint, rank, ranks, schema=bytes, payload=MOMENT.size, latency="wake")
             for rank in range(first, last)]
     def publish():
         while True:
@@ -125,30 +126,29 @@ reader = snapring.Reader("main", schema=bytes, max_age=1e6)
 owner = Child(relay, endpoint, ranks)
 owner.ask("state")
 crowds = [Child(crowd, first, min(first + each, ranks)) for first in range(0, ranks, each)]
-until(lambda: all_since(0))
+until(lambda: all_since(0), pause=0.02)
 standby = Child(relay, endpoint, ranks)
 standby.ask("state")
 before = cpu_seconds(standby)
 owner.end()
 killed_ns = time.monotonic_ns()
-until(lambda: all_since(killed_ns))
+until(lambda: all_since(killed_ns), pause=0.02)
 seconds = (time.monotonic_ns() - killed_ns) / 1e9
 cpu = cpu_seconds(standby) - before
-states = [int(reader.check(rank)) for rank in range(ranks)]
+until(lambda: all(reader.check(rank) is snapring.State.LIVE for rank in range(ranks)), pause=0.02)
 reconnects, stats, after = [one.ask("reconnects") for one in crowds], standby.ask("stats"), standby.ask("state")
 end_all()
-print(json.dumps({"seconds": seconds, "cpu": cpu, "states": states, "after": after,
+print(json.dumps({"seconds": seconds, "cpu": cpu, "after": after,
                   "reconnects": sum(reconnects), "stats": stats}))
 """
 )
 
 
 def test_a_crowd_comes_back(ring_dir: Path, spawn: Spawn) -> None:
-    """All senders of a killed owner reach its successor, and no rank is lost or refused."""
+    """All senders of a killed owner reach its successor, and every rank is LIVE again, none was refused."""
     found = json.loads(line(spawn(CROWD, str(SENDERS))))
 
     print(f"{SENDERS} senders fresh after {found['seconds']:.2f} s, owner's CPU {found['cpu']:.2f} s")
-    assert found["states"] == [1] * SENDERS
     assert found["after"] == [True, 2]
     assert found["reconnects"] >= SENDERS
     assert (found["stats"]["too_many_peers"], found["stats"]["accept_failed"]) == (0, 0)
