@@ -57,7 +57,7 @@ impl Attachment {
 
     /// Claims `rank` and readies its slot for the next writer. `None` when the ring was replaced or removed meanwhile,
     /// or somebody is at it; `Err(WriterBusy)` when a living writer holds the rank.
-    pub(crate) fn claim_slot(&self, options: &WriterOptions, rank: u32, slot: &Slot<'_>, take: Taking<'_>) -> Result<Option<Taken>, Error> {
+    pub(crate) fn claim_slot(&self, options: &WriterOptions, rank: u32, slot: &Slot<'_>, take: &Taking<'_>) -> Result<Option<Taken>, Error> {
         let fd = self.claim.fd()?;
         if !claim::try_claim(fd, Range::one(rank))? {
             let passing = claim::is_claimed(fd, file::MAINTENANCE)?;

@@ -71,7 +71,7 @@ fn claim_in(options: &WriterOptions, directory: Directory, ring: RingFile, own: 
     let mut ring = Attachment::new(directory, ring)?;
     let slot = slot_in(slot_map.words(), &geometry, rank);
     let taking = Taking { header_page: &header_page, own, filler: FILLER_LOCAL };
-    let Some(Taken { version, epoch }) = ring.claim_slot(options, rank, &slot, taking)? else {
+    let Some(Taken { version, epoch }) = ring.claim_slot(options, rank, &slot, &taking)? else {
         return Ok(None);
     };
     ring.find_bell(options)?;

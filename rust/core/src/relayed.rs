@@ -82,7 +82,7 @@ impl Attached {
 
     fn hold(&mut self, options: &WriterOptions, rank: u32, own: Legacy) -> Result<bool, Error> {
         let taking = Taking { header_page: &self.map, own, filler: FILLER_RELAY };
-        match self.ring.claim_slot(options, rank, &self.slot(rank), taking) {
+        match self.ring.claim_slot(options, rank, &self.slot(rank), &taking) {
             Ok(Some(Taken { version, epoch })) => {
                 self.held.insert(rank, Held { version, epoch });
                 Ok(true)

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 /// Returns the public key, 40 characters. Nothing is overwritten: SystemRefused where a file is there already. The
 /// secret is in the file only.
 #[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "as Python passes it")]
 pub(crate) fn make_keys(path: PathBuf) -> PyResult<String> {
     let pair = KeyPair::generate().or_raise()?;
     pair.save(&path).or_raise()?;
@@ -22,6 +23,7 @@ pub(crate) fn make_keys(path: PathBuf) -> PyResult<String> {
 /// Raises InvalidValue for what is no key, RingUntrusted for a key file that others may read.
 #[pyfunction]
 #[pyo3(name = "public_key")]
+#[expect(clippy::needless_pass_by_value, reason = "as Python passes it")]
 pub(crate) fn read_public_key(path: PathBuf) -> PyResult<String> {
     if path.extension().is_none_or(|extension| extension != "pub") && path.is_file() {
         return Ok(KeyPair::load(&path).or_raise()?.public().as_str().to_owned());

@@ -34,6 +34,7 @@ impl Relay {
     #[new]
     #[pyo3(signature = (name, endpoint, ranks, schema, *, cells, payload, job, drain, standby, kill_hung, key, clients, allow, insecure, max_peers, keep, dir, allow_disk))]
     #[expect(
+        clippy::needless_pass_by_value,
         clippy::too_many_arguments,
         clippy::fn_params_excessive_bools,
         reason = "one call from snapring.relay, by keyword"

@@ -37,7 +37,11 @@ impl RemoteWriter {
 
     #[new]
     #[pyo3(signature = (endpoint, rank, ranks, schema, compiled, encode, *, payload, job, latency, key, server_key, insecure))]
-    #[expect(clippy::too_many_arguments, reason = "one call from snapring.relay, by keyword")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        clippy::too_many_arguments,
+        reason = "one call from snapring.relay, by keyword"
+    )]
     fn new(
         py: Python<'_>,
         endpoint: &str,
