@@ -162,9 +162,9 @@ fn stranger(endpoint: &Endpoint) -> Socket {
 fn mutated_messages_through_a_socket() {
     let (mut rng, mut bench) = (Rng::new(), Bench::new());
     bench.intake = None; // it would hold the ranks
-    let ring = WriterOptions { job: JOB.into(), ..bench.options() };
+    let far = WriterOptions { job: JOB.into(), ..bench.options() };
     let pull = PullOptions { max_message: HEADER_BYTES + 1024, ..pull_options(LOCAL) };
-    let options = RelayOptions { ring, pull, standby: false, kill_hung_ns: None };
+    let options = RelayOptions { ring: far, pull, standby: false, kill_hung_ns: None };
     let relay = Relay::open(options, Drain::Thread).unwrap();
     let endpoint = relay.status().endpoint().unwrap();
     let senders: Vec<_> = (0..4).map(|_| stranger(&endpoint)).collect();
