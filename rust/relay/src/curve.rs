@@ -182,6 +182,10 @@ fn open_key(path: &Path, flags: OFlags) -> Result<(File, Stat), Error> {
     let fd = match open(path, flags, Mode::empty()) {
         Ok(fd) => fd,
         Err(rustix::io::Errno::LOOP) => return Err(untrusted(path, "is a link; name the file itself")),
+        // Somebody took the key itself for its file: it stays out of the message.
+        Err(_) if path.to_str().is_some_and(|text| parse(text, "").is_ok()) => {
+            return Err(Error::Invalid("a key stands where the path of its file should; name the file".into()));
+        }
         Err(error) => return Err(Error::io(format!("opening the key file {shown}"), error)),
     };
     let stat = fstat(&fd).map_err(|error| Error::io(format!("looking at {shown}"), error))?;

@@ -129,4 +129,6 @@ fn secrets_are_not_shown() {
     let shown = format!("{pair:?} {:#?}", pair.secret());
 
     assert!(!shown.contains(SECRET) && shown.contains(PUBLIC), "{shown}");
+    let Err(Error::Invalid(message)) = KeyPair::load(std::path::Path::new(SECRET)) else { panic!("a key for a path") };
+    assert!(!message.contains(SECRET), "{message}");
 }
