@@ -23,6 +23,7 @@ pub(crate) struct RemoteWriter {
     core: Sender,
     packer: Packer,
     endpoint: Endpoint,
+    has_keys: bool,
     rank: u32,
     ranks: u32,
 }
@@ -68,11 +69,12 @@ impl RemoteWriter {
         };
         let endpoint = Endpoint::parse(endpoint).or_raise()?;
         let curve = curve(&endpoint, key.as_deref(), server_key.as_deref(), insecure)?;
+        let has_keys = curve.is_some();
         let push = PushOptions { endpoint: endpoint.clone(), curve, source_address: None };
         let options = SenderOptions { push, rank, ranks, schema: Arc::clone(&schema), payload, job, latency };
         let packer = Packer::new(py, &Source { compiled, convert: encode }, &schema)?;
         let core = py.detach(|| Sender::open(&options)).or_raise()?;
-        Ok(Self { core, packer, endpoint, rank, ranks })
+        Ok(Self { core, packer, endpoint, has_keys, rank, ranks })
     }
 
     /// Publish `value` as the newest snapshot of this rank, as `Writer.publish` does.
@@ -143,7 +145,10 @@ impl RemoteWriter {
             let reason = match refusal {
                 Refusal::Denied => "does not admit this writer's key or address, or has as many peers as it takes",
                 Refusal::Protocol => "speaks another protocol, or one of both ends has keys and the other has none",
-                Refusal::Dropped => "went away during the handshake: is server_key its key?",
+                Refusal::Dropped if self.has_keys => {
+                    "went away during the handshake: is server_key its key, or has it no keys at all?"
+                }
+                Refusal::Dropped => "went away during the handshake: does it want key= and server_key=?",
             };
             format!("the relay at {} {reason}", self.endpoint)
         }))
