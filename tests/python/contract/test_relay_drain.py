@@ -1,4 +1,4 @@
-"""A relay that the host drives: whatever waits for its descriptor, a bounded piece of work a turn leaves nothing behind."""
+"""A relay that the host drives: whatever waits for its descriptor, a bounded turn leaves nothing behind."""
 
 import asyncio
 import select
