@@ -39,7 +39,7 @@ pub const BEAT_NS: u64 = 500_000_000;
 /// What the holder says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// Pid as the holder sees itself.
+    /// Pid as the holder sees itself; 0 once it gave the lock back.
     pub pid: u64,
     /// Its start in clock ticks since boot.
     pub start_ticks: u64,
@@ -230,6 +230,15 @@ impl Lease {
     pub fn busy(&self, what: &str) -> Error {
         let pid = self.note().ok().flatten().map_or(0, |note| note.pid);
         Error::OwnerBusy { what: what.to_owned(), pid }
+    }
+}
+
+impl Drop for Lease {
+    /// Takes its own name off the note, so that nobody blames a process that gave the lock back and lives on.
+    fn drop(&mut self) {
+        if let Some(note) = self.held {
+            let _ = self.write(&Note { pid: 0, start_ticks: 0, ..note }); // a child of a fork may not
+        }
     }
 }
 
