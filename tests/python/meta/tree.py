@@ -19,8 +19,8 @@ def rust_files() -> list[Path]:
 
 
 def shown(path: Path) -> str:
-    """The path as messages show it, from the root of the tree."""
-    return str(path.relative_to(ROOT))
+    """The path as messages show it, from the root of the tree where it is in there."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def module_name(path: Path) -> str:
