@@ -1,0 +1,199 @@
+"""``snapring keys`` and ``snapring relay``, as a launcher starts them."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import snapring
+from command import snapring as command
+from command import start
+from snapring import LoadSnapshot, _core
+from support import eventually
+
+KEY_LENGTH = 40
+ANY_PORT = "tcp://127.0.0.1:0"
+
+
+def event(child: "subprocess.Popen[str]") -> dict[str, Any]:
+    """The next line of a command with ``--json``."""
+    assert child.stdout is not None
+    line = child.stdout.readline()
+    assert line, child.stderr.read() if child.stderr is not None else ""
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def made(path: Path) -> str:
+    """A new key file's path."""
+    _core.make_keys(path)
+    return str(path)
+
+
+def running(name: str) -> dict[int, int]:
+    """What the ring says of each rank."""
+    with snapring.Reader(name) as reader:
+        return {snap.rank: snap.value.num_running_reqs for snap in reader.read_all()}
+
+
+def test_keys_are_made_once(tmp_path: Path) -> None:
+    """The secret stays in a file of mode 0600; what is printed is the public half, and nothing is overwritten."""
+    path = tmp_path / "rank.key"
+
+    first = command("keys", str(path))
+    content = path.read_text()
+    shown = command("keys", str(path), "--show", "--json")
+    again = command("keys", str(path))
+
+    public = first.stdout.strip()
+    assert (first.returncode, len(public), public in (tmp_path / "rank.pub").read_text()) == (0, KEY_LENGTH, True)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert json.loads(shown.stdout) == {"path": str(path), "public_key": public}
+    assert (again.returncode, again.stdout, path.read_text()) == (1, "", content)
+    assert "never overwritten" in again.stderr
+    secret = next(line.split('"')[1] for line in content.splitlines() if line.startswith("secret"))
+    assert secret not in first.stdout + first.stderr + shown.stdout + again.stderr
+
+
+def test_a_relay_until_sigterm(ring_dir: Path) -> None:
+    """It says where it listens, writes what ranks send, and leaves neither socket nor ring behind."""
+    with start("relay", "far", "--ranks", "2", "--json") as relay:
+        owner = event(relay)
+        with snapring.RemoteWriter(owner["endpoint"], rank=1, ranks=2) as writer:
+            writer.publish(LoadSnapshot(num_running_reqs=7))
+            eventually(lambda: running("far") == {1: 7})
+
+        relay.send_signal(signal.SIGTERM)
+
+        assert relay.wait(timeout=60) == 0
+        assert relay.stderr is not None
+        assert relay.stderr.read() == ""
+    assert (owner["event"], owner["name"], owner["server_key"]) == ("owner", "far", None)
+    assert owner["endpoint"] == f"ipc://{ring_dir}/far.sock"
+    assert {path.suffix for path in ring_dir.iterdir()} <= {".owner", ".lock"}
+
+
+@pytest.mark.usefixtures("ring_dir")
+def test_a_standby_takes_over_and_says_so() -> None:
+    """A second relay stands by; once the first is killed it owns the ring, one term later, and counts what comes."""
+    words = ("relay", "far", "--ranks", "1", "--json", "--stats", "100ms")
+    with start("relay", "far", "--ranks", "1", "--json") as first, ExitStack() as stack:
+        owner = event(first)
+        second = stack.enter_context(start(*words))
+        standby = event(second)
+        writer = stack.enter_context(snapring.RemoteWriter(owner["endpoint"], rank=0, ranks=1))
+
+        first.kill()
+        found = [event(second)]
+        while found[-1]["event"] != "owner":
+            found.append(event(second))
+        writer.publish(LoadSnapshot(num_running_reqs=3))
+        eventually(lambda: running("far") == {0: 3})
+        eventually(lambda: event(second).get("published", 0) >= 1)
+
+    assert (standby["event"], standby["endpoint"]) == ("standby", None)
+    assert (found[-1]["endpoint"], found[-1]["term"]) == (owner["endpoint"], owner["term"] + 1)
+    assert all(each["event"] in {"stats", "owner"} for each in found)
+
+
+@pytest.mark.usefixtures("ring_dir")
+def test_one_command_on_three_nodes(tmp_path: Path) -> None:
+    """With a store all nodes learn the free port and the key, theirs are let in, and a successor keeps the port."""
+    keys = [made(tmp_path / f"node{node}.key") for node in range(3)]
+    store = ("--store", f"local:{tmp_path / 'store'}", "--nodes", "3", "--json")
+
+    def node(rank: int) -> tuple[str, ...]:
+        return (
+            *("relay", "far", "--ranks", "3", "--listen", "tcp://localhost:0", "--key", keys[rank]),
+            *("--node-rank", str(rank), *store),
+        )
+
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(start(*node(rank))) for rank in range(3)]
+        owner = event(nodes[0])
+        met = [event(child) for child in nodes]
+        writers = [
+            stack.enter_context(
+                snapring.RemoteWriter(
+                    met[rank]["endpoint"], rank=rank, ranks=3, key=keys[rank], server_key=met[rank]["server_key"]
+                )
+            )
+            for rank in (1, 2)
+        ]
+        for value, writer in enumerate(writers):
+            writer.publish(LoadSnapshot(num_running_reqs=10 + value))
+        eventually(lambda: running("far") == {1: 10, 2: 11})
+
+        successor = stack.enter_context(start(*node(0)))
+        standby = event(successor)
+        nodes[0].kill()
+        second = event(successor)
+        for value, writer in enumerate(writers):
+            writer.publish(LoadSnapshot(num_running_reqs=20 + value))
+        eventually(lambda: running("far") == {1: 20, 2: 21})
+        for child in (successor, *nodes[1:]):
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(timeout=60) == 0
+
+    assert [each["event"] for each in (owner, *met, standby, second)] == ["owner", *["met"] * 3, "standby", "owner"]
+    assert owner["server_key"] == _core.public_key(keys[0])
+    assert second["endpoint"] == owner["endpoint"]
+    port = owner["endpoint"].rpartition(":")[2]
+    assert {each["endpoint"] for each in met} == {f"tcp://localhost:{port}"}, "the host as given"
+
+
+@pytest.mark.usefixtures("ring_dir")
+def test_a_start_can_be_ended(tmp_path: Path) -> None:
+    """While nodes are awaited SIGTERM ends the relay in order, and a short timeout names who is missing."""
+    words = ("relay", "far", "--ranks", "1", "--listen", ANY_PORT, "--insecure", "--json")
+    store = ("--store", f"local:{tmp_path / 'store'}", "--nodes", "2")
+    with start(*words, *store) as relay:
+        event(relay)
+        relay.send_signal(signal.SIGTERM)
+        assert relay.wait(timeout=60) == 128 + signal.SIGTERM
+
+    done = command(*words, *store, "--timeout", "300ms")
+
+    assert done.returncode == 1
+    assert "rank 1 did not answer" in done.stderr
+    assert not list(Path(os.environ["SNAPRING_DIR"]).glob("*.ring"))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("--listen", ANY_PORT), 2, "snapring keys"),
+        (("--listen", "udp://127.0.0.1:1"), 2, "no endpoint"),
+        (("--nodes", "2"), 2, "--store"),
+        (("--store", "redis:x"), 2, "local:DIRECTORY"),
+        (("--store", "local:/x", "--nodes", "2", "--node-rank", "2"), 2, "not in 0..1"),
+        (("--listen", "tcp://0.0.0.0:0", "--insecure", "--store", "local:STORE", "--nodes", "2"), 2, "--advertise"),
+        (("--kill-hung", "10ms"), 2, "1 up"),
+        (("--stats", "0"), 2, "no interval"),
+    ],
+)
+@pytest.mark.usefixtures("ring_dir")
+def test_what_is_refused(words: tuple[str, ...], code: int, text: str, tmp_path: Path) -> None:
+    """What cannot be meant ends before anything is opened, with the fix."""
+    done = command("relay", "far", "--ranks", "1", *(word.replace("STORE", str(tmp_path / "s")) for word in words))
+
+    assert (done.returncode, done.stdout) == (code, "")
+    assert text in done.stderr
+
+
+@pytest.mark.usefixtures("ring_dir")
+def test_no_standby() -> None:
+    """With --no-standby a second relay ends at once and names the owner."""
+    with start("relay", "far", "--ranks", "1", "--json") as first:
+        event(first)
+
+        done = command("relay", "far", "--ranks", "1", "--no-standby")
+
+    assert done.returncode == 1
+    assert f"pid {first.pid}" in done.stderr
