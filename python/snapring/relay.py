@@ -182,7 +182,7 @@ class Relay(_core.Relay):
         Wait while another relay owns the ring; without it that raises OwnerBusy.
     kill_hung
         Seconds, 1 or more: as a standby, end by SIGKILL an owner of this host that has not worked for so long, and take
-        over.
+        over. Time in which the standby was stopped itself does not count.
     key
         Own key file, made by ``snapring keys``; needed for ``tcp://``.
     clients

@@ -167,15 +167,16 @@ standby = Child(relay, endpoint, ranks, options)
 writer = Child(writers, endpoint, ranks)
 until(lambda: all(newest(reader, rank)[0] for rank in range(ranks)))
 child = owner.ask("fork", way)
-owner.end()
 killed_ns = time.monotonic_ns()
+owner.end()
 until(lambda: all(newest(reader, rank)[1] > killed_ns for rank in range(ranks)))
+passed_ms = (time.monotonic_ns() - killed_ns) / 1e6
 state = standby.ask("state")
 with open(f"/proc/{child}/stat") as stat:
     alive = stat.read().rpartition(")")[2].split()[0]
 end_all()
 os.kill(child, signal.SIGKILL)
-print(json.dumps({"state": state, "alive": alive}))
+print(json.dumps({"state": state, "alive": alive, "passed_ms": passed_ms}))
 """
 )
 
@@ -188,5 +189,6 @@ def test_children_of_an_owner_keep_nothing(ring_dir: Path, spawn: Spawn, way: st
 
     found = json.loads(line(spawn(FORKING, way, endpoint)))
 
+    print(f"{way}, {transport}: ranks fresh {found['passed_ms']:.0f} ms after the kill")
     assert found["state"] == [True, 2]
     assert found["alive"] in {"S", "R"}
