@@ -7,30 +7,23 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 
 import snapring
 from snapring import _core
+from snapring.cli.finding import Finding
 from snapring.cli.output import bytes_text
+from snapring.cli.relay_checks import check_relays
 from snapring.cli.rings import LEFT_BEHIND_S, Unreadable, all_rings, directory_path, geometry, kernel
 from snapring.errors import SnapringError
 from snapring.load import LoadSnapshot
 from snapring.ring import Reader, Writer
 from snapring.schema import compile_schema
 
-__all__ = ["Finding", "examine"]
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at; ``fix`` says what to do unless it is ok."""
-
-    check: str
-    level: Literal["ok", "warn", "fail"]
-    text: str
-    fix: str = ""
+__all__ = ["examine"]
 
 
 SMALL_SHM: Final = 64 << 20
@@ -58,7 +51,7 @@ def examine(directory: str | None) -> list[Finding]:
     if nearest.is_dir():
         findings += [*check_file_system(nearest), *check_space(nearest)]
     if all(finding.level != "fail" for finding in findings):
-        findings += [*check_by_doing(path), *check_rings(directory)]
+        findings += [*check_by_doing(path), *check_rings(directory), *check_relays(path, ranks_of(directory))]
     return [*findings, *check_limits(), *check_kernel()]
 
 
@@ -184,6 +177,12 @@ def check_rings(directory: str | None) -> Iterator[Finding]:
             yield Finding("rings", "warn", f"{len(names)} {what}: {', '.join(names)}", fix)
     if not any(names for _, names, _ in groups):
         yield Finding("rings", "ok", f"{len(rings)}, all in use" if rings else "none")
+
+
+def ranks_of(directory: str | None) -> dict[str, int]:
+    """Ranks of each ring that can be read."""
+    rings = all_rings(directory, max_age=0)
+    return {ring.name: ring.geometry.ranks for ring in rings if not isinstance(ring, Unreadable)}
 
 
 def check_limits() -> Iterator[Finding]:

@@ -10,6 +10,7 @@ import msgspec
 
 from snapring import _core
 from snapring.cli import options, output
+from snapring.cli.relays import dead_sockets, remove_socket
 from snapring.cli.rings import LEFT_BEHIND_S, RingInfo, Unreadable, all_rings, directory_path
 from snapring.errors import LayoutMismatch, RingNotFound, RingUntrusted
 
@@ -43,7 +44,7 @@ def add_parser(verbs: options.Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Say what nobody uses, and with ``--yes`` remove it."""
-    found = [*rings(args), *leftovers(args)]
+    found = [*rings(args), *leftovers(args), *sockets(args)]
     if args.yes:
         for candidate in found:
             if candidate.action == "remove":
@@ -95,6 +96,14 @@ def leftovers(args: argparse.Namespace) -> Iterator[Candidate]:
         yield Candidate(name=file, bytes=size, age=age, reason="left behind by a kill")
 
 
+def sockets(args: argparse.Namespace) -> Iterator[Candidate]:
+    """Sockets of relays that were killed. Files of locks stay for ever: all must lock the same one."""
+    for path in dead_sockets(Path(directory_path(args.dir))):
+        size, age = size_and_age(args.dir, path.name)
+        if age >= args.older_than:
+            yield Candidate(name=path.name, bytes=size, age=age, reason="nobody listens")
+
+
 def size_and_age(directory: str | None, file: str) -> tuple[int, float]:
     """Bytes of a file and seconds since it was last changed; zeros for one that went meanwhile."""
     try:
@@ -108,7 +117,12 @@ def remove(candidate: Candidate, args: argparse.Namespace) -> None:
     """Remove a file, unless somebody claimed it since it was looked at."""
     name, is_ring = candidate.name.removesuffix(".ring"), candidate.name.endswith(".ring")
     try:
-        if not is_ring:
+        if candidate.name.endswith(".sock"):
+            if remove_socket(Path(directory_path(args.dir)) / candidate.name):
+                candidate.action = "removed"
+            else:
+                candidate.action, candidate.reason = "keep", "in use since a moment ago"
+        elif not is_ring:
             _core.leftovers(args.dir, older_than=max(LEFT_BEHIND_S, args.older_than), remove=True)
             candidate.action = "removed"
         elif _core.remove(name, args.dir, force=args.force):
