@@ -19,6 +19,7 @@ from snapring.state import State
 __all__ = ["LOAD_COLUMNS", "Board", "Row", "sort_rows"]
 
 LOAD_COLUMNS: Final = {
+    "node": "node",
     "running": "num_running_reqs",
     "waiting": "num_waiting_reqs",
     "tokens": "num_used_tokens",

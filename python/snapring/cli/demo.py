@@ -24,6 +24,9 @@ keys: arrows or digits select a rank, k kill it, r restart it, q quit
 The requests of a rank that dies are sent again to the others. Without a terminal, and with --headless, the demo runs
 for 10 s, or until the trace is served, and prints a summary. The arrivals of --trace are a CSV file with the columns
 TIMESTAMP,ContextTokens,GeneratedTokens.
+With --nodes each node is a host with a network of its own, if this user may make such (root, or unprivileged user
+namespaces, and iproute2), else they talk over the loopback interface. The ring is on node 0; ranks of other nodes
+publish to a relay there.
 """
 
 HEADLESS_SECONDS: Final = 10.0
@@ -38,6 +41,7 @@ def add_parser(verbs: options.Verbs) -> None:
     parser = options.verb(verbs, "demo", run, text, epilog=EPILOG)
     parser.add_argument("--name", default="demo", help="the ring (default: demo)")
     parser.add_argument("--ranks", type=_count, default=8, metavar="N", help="ranks (default: 8)")
+    parser.add_argument("--nodes", type=_count, default=1, metavar="N", help="nodes to spread them over (default: 1)")
     arrivals = parser.add_mutually_exclusive_group()
     arrivals.add_argument(
         "--trace", metavar="FILE", help="replay the arrivals of this CSV file, and end when they are served"
@@ -82,20 +86,21 @@ def run(args: argparse.Namespace) -> int:
         seconds = math.inf if live or args.trace else HEADLESS_SECONDS
     with (
         catch_stop() as stop,
-        Cluster(args.name, args.ranks, args.dir) as cluster,
+        Cluster(args.name, args.ranks, args.dir, nodes=args.nodes) as cluster,
         Controller(cluster, arrivals, speed=args.speed) as controller,
     ):
         cluster.watch(stop.fileno())
         _start(cluster, stop)
+        title = _title(args, cluster)
         controller.begin()
         if live:
             from snapring.cli.demo_screen import Screen
 
-            Screen(cluster, controller, title=_title(args), total=total, no_later_than_s=seconds).play(stop)
+            Screen(cluster, controller, title=title, total=total, no_later_than_s=seconds).play(stop)
         else:
             _play_headless(controller, stop, total, seconds)
         report = controller.report()
-    _print(args, report)
+    _print(args, report, title, why_loopback=cluster.nodes.why_loopback)
     return stop.exit_code
 
 
@@ -149,19 +154,23 @@ def _progress(total: int | None) -> Iterator[Callable[[int], object]]:
         yield lambda done: progress.update(task, completed=done)
 
 
-def _title(args: argparse.Namespace) -> str:
+def _title(args: argparse.Namespace, cluster: "Cluster") -> str:
     source = args.trace or f"generated, {args.rate or RATE_PER_RANK * args.ranks:g}/s, seed {args.seed}"
-    return f"ring {args.name}, {args.ranks} ranks; arrivals: {source}" + (
+    where = "over loopback" if cluster.nodes.why_loopback else "with a network of their own"
+    nodes = f" on {args.nodes} nodes {where}" if args.nodes > 1 else ""
+    return f"ring {args.name}, {args.ranks} ranks{nodes}; arrivals: {source}" + (
         f", {args.speed:g}x" if args.speed != 1 else ""
     )
 
 
-def _print(args: argparse.Namespace, report: "Report") -> None:
+def _print(args: argparse.Namespace, report: "Report", title: str, *, why_loopback: str | None) -> None:
     if args.json:
-        output.print_json(_setting(args) | report.to_dict())
+        output.print_json(_setting(args) | {"why_loopback": why_loopback} | report.to_dict())
         return
     first = report.first_token
-    print(f"{_title(args)}; {report.seconds:.1f} s")
+    print(f"{title}; {report.seconds:.1f} s")
+    if why_loopback:
+        print(f"loopback: {why_loopback}")
     print(
         f"requests: {report.requests_done} done, {report.requests_resent} sent again, "
         f"{report.requests_refused} refused, {report.requests_unfinished} unfinished"
@@ -171,9 +180,18 @@ def _print(args: argparse.Namespace, report: "Report") -> None:
         f"99 % within {output.seconds_text(first.p99_s)}"
     )
     print(f"ring: {report.publishes} snapshots published, {report.reads} looks at all ranks by the controller")
-    columns = ("rank", "requests", "prompt tokens", "answer tokens", "published", "starts")
-    rows = [(r.rank, r.requests, r.prompt_tokens, r.answer_tokens, r.publishes, r.starts) for r in report.ranks]
-    output.table(columns, rows, right=columns)
+    if args.nodes > 1:
+        columns = ("node", "address", "ranks", "requests", "prompt tokens", "answer tokens", "published")
+        rows = [
+            (n.node, n.address, len(n.ranks), n.requests, n.prompt_tokens, n.answer_tokens, n.publishes)
+            for n in report.nodes
+        ]
+        output.table(columns, rows, right=columns)
+    columns = ("rank", "node", "requests", "prompt tokens", "answer tokens", "published", "starts")
+    ranks = [
+        (r.rank, r.node, r.requests, r.prompt_tokens, r.answer_tokens, r.publishes, r.starts) for r in report.ranks
+    ]
+    output.table(columns, ranks, right=columns)
 
 
 def _setting(args: argparse.Namespace) -> dict[str, Any]:

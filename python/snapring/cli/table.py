@@ -38,7 +38,7 @@ def rank_table(
 
     ``selected``: the rank to mark and to keep in sight. Where ranks do not fit, the last line counts the others.
     """
-    columns = _fitting(_columns(board), width)
+    columns = _fitting(_columns(board, rows), width)
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for column in columns:
         justify = "left" if column.left else "right"
@@ -71,10 +71,12 @@ def _fitting(columns: Sequence[_Column], width: int) -> list[_Column]:
     return [column for column in columns if column in chosen]
 
 
-def _columns(board: Board) -> list[_Column]:
+def _columns(board: Board, rows: Sequence[Row]) -> list[_Column]:
     is_load = LOAD_COLUMNS["running"] in board.numbers
+    has_nodes = is_load and any(row.fields.get(LOAD_COLUMNS["node"]) is not None for row in rows)
     return [
         _Column("rank", 0, 4, lambda row: Text(str(row.rank))),
+        *([_node_column()] if has_nodes else []),
         _Column("state", 0, 5, lambda row: Text(row.state.name, _STATE_TEXT[row.state]), left=True),
         *(_load_columns() if is_load else _plain_columns(board)),
         _Column("age", 2, 6, lambda row: Text(short_seconds(row.age))),
@@ -87,6 +89,10 @@ def _columns(board: Board) -> list[_Column]:
 
 
 _STATE_TEXT: Final = STATE_STYLES | {State.LIVE: "green", State.DEAD: "bold red"}
+
+
+def _node_column() -> _Column:
+    return _Column("node", 1, 4, lambda row: Text(number_text(row.fields.get(LOAD_COLUMNS["node"]))))
 
 
 def _load_columns() -> list[_Column]:

@@ -15,11 +15,13 @@ from snapring.errors import InvalidValue, LayoutMismatch, SnapringError, WriterB
 from snapring.ring import Reader
 from snapring.simulate.arrivals import Request
 from snapring.simulate.channel import Channel, FromRank, Ready
+from snapring.simulate.nodes import Nodes
 from snapring.simulate.rank_process import Place
 from snapring.simulate.snapshot import SimulatedLoad
 
 __all__ = ["Cluster", "Ended"]
 
+_ARRIVING_S: Final = 0.005  # from look to look for a snapshot that is on its way
 _GRACE_S: Final = 5.0  # for a rank to end by itself; a step takes a fraction of a second
 
 
@@ -30,13 +32,15 @@ class Ended(msgspec.Struct, frozen=True):
 class _Process:
     """One incarnation of a rank."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, nodes: Nodes, epoch: int) -> None:
         self.channel, theirs = Channel.pair()
         self.is_ready = False
+        self.is_remote = place.relay is not None
+        self.epoch_before = epoch  # that the ring said when this one started
         command = [sys.executable, "-P", "-m", "snapring.simulate.rank_process", msgspec.json.encode(place).decode()]
         try:
             self._process = subprocess.Popen(
-                [*command, str(theirs.fileno())],
+                nodes.command(place.node or 0, [*command, str(theirs.fileno())]),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -76,12 +80,14 @@ class Cluster:
     in use by others is never written to. Belongs to one thread; must not be used in a fork.
 
     ``incarnations``: how often each rank was started. ``first_versions``: version of each rank's first publish.
+    ``nodes``: where the ranks run; those of node 0 write into the ring, the others through a relay.
     """
 
-    def __init__(self, name: str, ranks: int, directory: str | None = None) -> None:
-        """Describe the cluster; ``ranks`` is at least 1. Raises `InvalidValue`."""
+    def __init__(self, name: str, ranks: int, directory: str | None = None, *, nodes: int = 1) -> None:
+        """Describe the cluster; ``ranks`` is at least 1, and there are as many nodes at most. Raises `InvalidValue`."""
         if ranks < 1:
             raise InvalidValue(f"a cluster needs at least 1 rank, not {ranks}")
+        self.nodes = Nodes(nodes, ranks)
         self.name = name
         self.ranks = ranks
         self.directory = directory
@@ -92,12 +98,29 @@ class Cluster:
         self._reasons: dict[int, str] = {}
         self._again: set[int] = set()  # to be started when they have ended
         self._selector = selectors.DefaultSelector()
+        self._reader: Reader[SimulatedLoad] | None = None  # with a relay
+        self._arriving: set[int] = set()  # that have published, through the relay
 
     def start(self, rank: int) -> bool:
-        """Start ``rank`` unless it runs; False if it does. It can take requests once `is_ready`."""
+        """Start ``rank`` unless it runs; False if it does. It can take requests once `is_ready`.
+
+        The first one to start waits for the relay, if there are several nodes; raises what ended that.
+        """
         if rank in self._processes:
             return False
-        process = _Process(Place(self.name, rank, self.ranks, self.job, self.directory))
+        if self.nodes.count > 1 and self._reader is None:
+            self._start_nodes()
+        node = self.nodes.node(rank)
+        place = Place(
+            self.name,
+            rank,
+            self.ranks,
+            self.job,
+            self.directory,
+            node if self.nodes.count > 1 else None,
+            self.nodes.listening if node else None,
+        )
+        process = _Process(place, self.nodes, self._epoch(rank))
         self._processes[rank] = process
         self._selector.register(process.channel, selectors.EVENT_READ, rank)
         self.incarnations[rank] += 1
@@ -140,9 +163,16 @@ class Cluster:
         self._selector.register(descriptor, selectors.EVENT_READ, None)
 
     def poll(self, timeout_s: float) -> list[tuple[int, FromRank | Ended]]:
-        """Wait for reports and give them in order per rank; empty after ``timeout_s`` seconds, or for a watched one."""
+        """Wait for reports and give them in order per rank; empty after ``timeout_s`` seconds, or for a watched one.
+
+        Raises `SnapringError` when the relay has ended.
+        """
+        if self._arriving:
+            timeout_s = min(timeout_s, _ARRIVING_S)
         ready = {key.data for key, _ in self._selector.select(max(0.0, timeout_s))} - {None}
-        return [(rank, report) for rank in sorted(ready) for report in self._reports(rank)]
+        self.nodes.check_relay(self.name)
+        reports = [(rank, report) for rank in sorted(ready) for report in self._reports(rank)]
+        return [*self._arrived(), *reports]
 
     def reason(self, rank: int) -> str:
         """Return what the last incarnation of ``rank`` to end said, or what ended it; empty if none has."""
@@ -165,6 +195,9 @@ class Cluster:
             self._reasons[rank] = process.reap(deadline_s)
         self._processes.clear()
         self._selector.close()
+        if self._reader is not None:
+            self._reader.close()
+        self.nodes.close()
         self._remove_ring()
 
     def __enter__(self) -> Self:
@@ -175,20 +208,50 @@ class Cluster:
 
     def _reports(self, rank: int) -> list[FromRank | Ended]:
         process = self._processes[rank]
-        reports: list[FromRank | Ended] = list(process.channel.reports())
-        for report in reports:
+        reports: list[FromRank | Ended] = []
+        for report in process.channel.reports():
+            if isinstance(report, Ready) and process.is_remote:
+                self._arriving.add(rank)  # its first publish is on the way
+                continue
             if isinstance(report, Ready):
-                process.is_ready = True
-                self.first_versions.setdefault(rank, report.version)
+                self._take_ready(rank, report)
+            reports.append(report)
         if process.channel.ended:
             self._selector.unregister(process.channel)
             self._reasons[rank] = process.reap(time.monotonic() + _GRACE_S)
             del self._processes[rank]
+            self._arriving.discard(rank)
             reports.append(Ended())
             if rank in self._again:
                 self._again.discard(rank)
                 self.start(rank)
         return reports
+
+    def _start_nodes(self) -> None:
+        self.nodes.start(self.name, self.job, self.directory)
+        if (fd := self.nodes.relay_fd()) is not None:
+            self.watch(fd)
+        self._reader = self.reader()
+
+    def _epoch(self, rank: int) -> int:
+        """Give the epoch of the newest snapshot of ``rank``; 0 without one."""
+        snapshot = self._reader.read(rank) if self._reader is not None else None
+        return 0 if snapshot is None else snapshot.epoch
+
+    def _arrived(self) -> list[tuple[int, FromRank | Ended]]:
+        """Report the ranks of other nodes whose first publish is in the ring by now."""
+        reports: list[tuple[int, FromRank | Ended]] = []
+        for rank in sorted(self._arriving):
+            snapshot = self._reader.read(rank) if self._reader is not None else None
+            if snapshot is not None and snapshot.epoch > self._processes[rank].epoch_before:
+                self._arriving.discard(rank)
+                reports.append((rank, self._take_ready(rank, Ready(snapshot.version))))
+        return reports
+
+    def _take_ready(self, rank: int, report: Ready) -> Ready:
+        self._processes[rank].is_ready = True
+        self.first_versions.setdefault(rank, report.version)
+        return report
 
     def _remove_ring(self) -> None:
         """Remove the ring if it is ours: writers that were killed could not, so be the last one to close."""

@@ -20,7 +20,7 @@ from snapring.simulate.cluster import Cluster, Ended
 from snapring.simulate.model import Milestone
 from snapring.simulate.summary import FirstTokenTimes, RankTotals, Tally
 
-__all__ = ["Controller", "RankReport", "Report"]
+__all__ = ["Controller", "NodeReport", "RankReport", "Report"]
 
 _TAKEN_A_TURN: Final = 256  # requests that arrive in one turn at the most
 _UNFINISHED: Final = 50_000  # requests that are unfinished at a time at the most
@@ -28,10 +28,23 @@ _RETRY_S: Final = 0.01  # pause between two looks at the ring while no rank is l
 
 
 class RankReport(RankTotals):
-    """What one rank finished, the snapshots that it published, and how often it was started."""
+    """What one rank finished, the snapshots in the ring that it published, its starts, and its node."""
 
     publishes: int = 0
     starts: int = 0
+    node: int = 0
+
+
+class NodeReport(msgspec.Struct, frozen=True):
+    """The sums of one node's ``ranks``; ``address``: where it is, None in a server of one node."""
+
+    node: int
+    address: str | None
+    ranks: list[int]
+    requests: int
+    prompt_tokens: int
+    answer_tokens: int
+    publishes: int
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -51,6 +64,7 @@ class Report(msgspec.Struct, frozen=True):
     publishes: int
     reads: int
     ranks: list[RankReport]
+    nodes: list[NodeReport]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, lists and numbers, with the names of the fields."""
@@ -154,6 +168,7 @@ class Controller:
                 **msgspec.structs.asdict(totals),
                 publishes=publishes[totals.rank],
                 starts=cluster.incarnations[totals.rank],
+                node=cluster.nodes.node(totals.rank),
             )
             for totals in summary.ranks
         ]
@@ -167,6 +182,7 @@ class Controller:
             publishes=publishes.total(),
             reads=self.reads,
             ranks=ranks,
+            nodes=[self._node_report(node, ranks) for node in range(cluster.nodes.count)],
         )
 
     def close(self) -> None:
@@ -178,6 +194,18 @@ class Controller:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _node_report(self, node: int, ranks: list[RankReport]) -> NodeReport:
+        own = [rank for rank in ranks if rank.node == node]
+        return NodeReport(
+            node=node,
+            address=self._cluster.nodes.address(node),
+            ranks=[rank.rank for rank in own],
+            requests=sum(rank.requests for rank in own),
+            prompt_tokens=sum(rank.prompt_tokens for rank in own),
+            answer_tokens=sum(rank.answer_tokens for rank in own),
+            publishes=sum(rank.publishes for rank in own),
+        )
 
     def _due_s(self, request: Request) -> float:
         return request.arrival_s / self._speed

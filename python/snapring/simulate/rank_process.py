@@ -23,10 +23,12 @@ import msgspec
 from snapring.errors import InvalidValue
 from snapring.publisher import Publisher
 from snapring.publishing import HEARTBEAT_S, Phase
+from snapring.relay import RemoteWriter
 from snapring.ring import Writer
 from snapring.simulate.channel import Channel, Finished, FirstToken, Ready, Refused
 from snapring.simulate.cost import RankConfig
 from snapring.simulate.model import RankModel, StepResult
+from snapring.simulate.relay_process import Listening
 from snapring.simulate.snapshot import SimulatedLoad, snapshot_of
 
 __all__ = ["Place", "RankProcess", "main"]
@@ -37,16 +39,31 @@ _IDLE_WAIT_S: Final = HEARTBEAT_S / 8  # an idle rank's heartbeat is late by at 
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a rank publishes; the arguments of a `Writer`."""
+    """Where a rank publishes; the arguments of a `Writer`, or of a `RemoteWriter` if there is a relay.
+
+    ``node``: where it runs, None in a server of one node.
+    """
 
     ring: str
     rank: int
     ranks: int
     job: str
     directory: str | None = None
+    node: int | None = None
+    relay: Listening | None = None
 
-    def writer(self) -> Writer[SimulatedLoad]:
-        """Claim the rank; raises what `Writer` raises."""
+    def writer(self) -> Writer[SimulatedLoad] | RemoteWriter[SimulatedLoad]:
+        """Claim the rank, or connect to its relay; raises what `Writer` and `RemoteWriter` raise."""
+        if self.relay is not None:
+            return RemoteWriter(
+                self.relay.endpoint,
+                self.rank,
+                self.ranks,
+                schema=SimulatedLoad,
+                job=self.job,
+                key=self.relay.key,
+                server_key=self.relay.server_key,
+            )
         return Writer(self.ring, self.rank, self.ranks, schema=SimulatedLoad, job=self.job, directory=self.directory)
 
 
@@ -58,7 +75,7 @@ class RankProcess:
         self._place = place
         self._channel = channel
         self._model = RankModel(_CONFIG)
-        self._writer: Writer[SimulatedLoad] | None = None
+        self._writer: Writer[SimulatedLoad] | RemoteWriter[SimulatedLoad] | None = None
         self._publisher = Publisher(self._open)
 
     def run(self) -> str | None:
@@ -97,9 +114,10 @@ class RankProcess:
             self._channel.send(Finished(milestone.request.id, milestone.at_s))
 
     def _publish(self, *, force: bool, phase: Phase) -> None:
-        self._publisher.tick(lambda: snapshot_of(self._model.state()), force=force, phase=phase)
+        node = self._place.node
+        self._publisher.tick(lambda: snapshot_of(self._model.state(), node), force=force, phase=phase)
 
-    def _open(self) -> Writer[SimulatedLoad]:
+    def _open(self) -> Writer[SimulatedLoad] | RemoteWriter[SimulatedLoad]:
         self._writer = self._place.writer()
         return self._writer
 

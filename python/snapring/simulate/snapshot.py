@@ -14,14 +14,16 @@ class SimulatedLoad(LoadSnapshot, frozen=True, gc=False):
     """A `LoadSnapshot` that also acknowledges dispatches; who knows only `LoadSnapshot` reads it all the same.
 
     ``total_received_reqs``: requests ever handed to this incarnation of the rank, refused ones included. A dispatcher
-    feeds it to `snapring.balance.InFlight.received`.
+    feeds it to `snapring.balance.InFlight.received`. ``node``: where the rank runs, from 0; None in a server of one
+    node.
     """
 
     total_received_reqs: Annotated[int, Meta(extra={"unit": "requests"})] = 0
+    node: int | None = None
 
 
-def snapshot_of(state: RankState) -> SimulatedLoad:
-    """Return what a rank in ``state`` publishes; pure. Rank and timestamp are left to the writer.
+def snapshot_of(state: RankState, node: int | None = None) -> SimulatedLoad:
+    """Return what a rank in ``state`` on ``node`` publishes; pure. Rank and timestamp are left to the writer.
 
     A request whose prompt is in progress counts as running, so that running and waiting together are all requests.
     What the model does not have (prefix cache, latency goal, adapters, split roles) is not reported.
@@ -43,4 +45,5 @@ def snapshot_of(state: RankState) -> SimulatedLoad:
         decode_moments=None if moments is None else [float(moment) for moment in moments],
         queues=QueuesSection(waiting=state.waiting),
         total_received_reqs=state.received,
+        node=node,
     )

@@ -79,13 +79,14 @@ def test_the_rate_is_that_of_the_arrivals() -> None:
 
 
 def test_options_reach_cluster_and_controller(ring_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """--name, --ranks and --dir describe the cluster; --speed, --seed and --rate the controller's arrivals."""
-    options = ["--name", "box", "--ranks", "3", "--dir", str(ring_dir / "here"), "--speed", "2.5"]
+    """--name, --ranks, --nodes and --dir describe the cluster; --speed, --seed and --rate the controller's arrivals."""
+    options = ["--name", "box", "--ranks", "3", "--nodes", "2", "--dir", str(ring_dir / "here"), "--speed", "2.5"]
 
     seen = play(monkeypatch, *options, "--seed", "7", "--rate", "9")
 
     cluster = seen["cluster"]
     assert (cluster.name, cluster.ranks, cluster.directory) == ("box", 3, str(ring_dir / "here"))
+    assert [cluster.nodes.node(rank) for rank in range(3)] == [0, 0, 1]
     assert seen["speed"] == 2.5
     assert seen["arrivals"] == list(islice(bursty(7, 9.0), 50))
 
