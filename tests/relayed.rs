@@ -220,3 +220,46 @@ fn unsound_records_are_told_from_sound_ones() {
     bad[schema.field("rate").unwrap().place().word as usize] = 0;
     assert_eq!(check(&schema, &bad, 3).unwrap_err().field, "rate", "absent, yet a number");
 }
+
+/// A relay stores records as they come, so it takes no ring of another schema, however compatible: one that nobody uses
+/// is replaced, one in use is refused.
+#[test]
+fn another_schema_is_not_taken() {
+    let place = Place::new();
+    let more = Schema::builder("Load").with(Field::new("waiting", Kind::Int)).with(Field::new("running", Kind::Int));
+    let older = WriterOptions { schema: Arc::new(more.build().unwrap()), keep: true, ..options(&place) };
+    let local = Writer::open(older).unwrap();
+    assert!(matches!(Relayed::open(options(&place)), Err(Error::LayoutMismatch(_))));
+
+    drop(local);
+    let mut relayed = Relayed::open(options(&place)).unwrap();
+    assert_eq!(relayed.header().unwrap().schema.fingerprint(), schema().fingerprint());
+}
+
+/// Following a ring of smaller free payloads takes along what fits and leaves the rest to the next send.
+#[test]
+fn a_ring_of_other_sizes_is_followed() {
+    let place = Place::new();
+    let free = |payload| WriterOptions {
+        payload,
+        dir: dir(place.path()),
+        ..WriterOptions::new("far", 0, 4, Arc::new(Schema::bytes()))
+    };
+    let large = Writer::open(WriterOptions { rank: 3, ..free(Some(4096)) }).unwrap();
+    let mut relayed = Relayed::open(free(None)).unwrap();
+    for (rank, words) in [(0, 512), (1, 2)] {
+        assert!(relayed.hold(rank).unwrap());
+        let payload = vec![7; words];
+        let origin = Origin { start: 7, random: 8, version: 1 };
+        let value = Value { origin, mono_ns: 1, wall_ns: 5, payload: &payload, len: words * 8 };
+        relayed.put(rank, &value).unwrap();
+    }
+    std::fs::remove_file(place.path().join("far.ring")).unwrap();
+    let small = Writer::open(WriterOptions { rank: 2, ..free(Some(64)) }).unwrap();
+
+    assert!(relayed.follow(snapring_core::clock::mono_ns() + 3_000_000_000).unwrap());
+
+    assert_eq!(relayed.newest_origin(0).unwrap(), None);
+    assert_eq!(relayed.newest_origin(1).unwrap(), Some(Origin { start: 7, random: 8, version: 1 }));
+    drop((large, small));
+}

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 /// How long an own path may be wrong before a publish notices.
 const LOOK_EVERY_NS: u64 = 1_000_000_000;
-/// Rounds of opening, creating and replacing before a claim gives up; each lost round is one that another process won.
-const ROUNDS: u32 = 1_000;
+/// Rounds of opening, creating and replacing before a claim gives up.
+pub(crate) const ROUNDS: u32 = 1_000;
 /// Rounds in which a process waits for another to make the ring. Ranks that start together need room for one ring, not
 /// for one each; but the maker may be stopped.
 const PATIENCE: u32 = 300;
@@ -70,7 +70,8 @@ impl Attachment {
             claim::release(fd, Range::one(rank))?;
             return Ok(None);
         }
-        let mut version = slot.recover()?;
+        // A claim on a slot that cannot be used would keep it from everybody.
+        let mut version = slot.recover().inspect_err(|_| drop(claim::release(fd, Range::one(rank))))?;
         if slot.head() == 0 {
             version = version.max(take.own.version);
             slot.store(word::BASE, version);
@@ -190,14 +191,16 @@ pub(crate) struct Origins {
 
 /// Finds the ring that `options` name, making or replacing it where that is needed, until `take` has what it wants of it.
 ///
-/// `take` gives `None` when the ring changed meanwhile.
+/// `take` gives `None` when the ring changed meanwhile. Gives up after so many `rounds` of at most about a millisecond;
+/// each lost one is one that another process won.
 pub(crate) fn settle<T>(
     options: &WriterOptions,
     origins: &Origins,
+    rounds: u32,
     take: impl Fn(Directory, RingFile) -> Result<Option<T>, Error>,
 ) -> Result<T, Error> {
     let name = &options.name;
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let directory = Directory::open_or_create(&options.dir)?;
         let Some(ring) = RingFile::open(&directory, name, Access::Write)? else {
             if !directory.try_lock() && round < PATIENCE {
@@ -219,7 +222,7 @@ pub(crate) fn settle<T>(
         std::thread::sleep(PAUSE);
     }
     Err(Error::LayoutMismatch(format!(
-        "ring {name:?} is being made, replaced or removed by another process, for {ROUNDS} rounds now; is that one stopped?"
+        "ring {name:?} is being made, replaced or removed by another process, for {rounds} rounds now; is that one stopped?"
     )))
 }
 
@@ -261,6 +264,8 @@ fn misfit(options: &WriterOptions, ring: &RingFile) -> Result<Option<String>, Er
         options.payload.map(|payload| payload.next_multiple_of(8)).filter(|&payload| free && payload != geometry.payload_bytes)
     {
         differs("payload", &geometry.payload_bytes, &payload)
+    } else if options.exact && header.schema.fingerprint() != options.schema.fingerprint() {
+        Some("its schema is another one, and a relay stores records as they come: run the same classes on all nodes".to_owned())
     } else {
         Schema::compatible(&header.schema, &options.schema).err()
     })

@@ -1,6 +1,6 @@
 //! A slot, claimed by the writer of its rank.
 
-use crate::attachment::{Attachment, Origins, Taken, Taking, settle, slot_in};
+use crate::attachment::{Attachment, Origins, ROUNDS, Taken, Taking, settle, slot_in};
 use crate::claim::Range;
 use crate::clock;
 use crate::dir::Directory;
@@ -61,7 +61,7 @@ impl Claimed {
 
 /// Claims the rank that `options` name, making or replacing the ring where that is needed.
 pub(crate) fn claim_rank(options: &WriterOptions, origins: &Origins) -> Result<Claimed, Error> {
-    settle(options, origins, |directory, ring| claim_in(options, directory, ring, origins.own))
+    settle(options, origins, ROUNDS, |directory, ring| claim_in(options, directory, ring, origins.own))
 }
 
 fn claim_in(options: &WriterOptions, directory: Directory, ring: RingFile, own: Legacy) -> Result<Option<Claimed>, Error> {

@@ -23,6 +23,8 @@ pub struct WriterOptions {
     pub job: String,
     /// Leave the file behind when the last writer closes.
     pub keep: bool,
+    /// Take a ring of this very schema only, however compatible another one is: for who stores records as they come.
+    pub exact: bool,
     /// Ring a bell for waiters.
     pub wake: bool,
     /// Where.
@@ -41,6 +43,7 @@ impl WriterOptions {
             schema,
             job: String::new(),
             keep: false,
+            exact: false,
             wake: true,
             dir: DirOptions::default(),
         }

@@ -4,7 +4,7 @@
 //! something to say for it and gives it back when that rank is gone; in between, the slot says who fills it, so that
 //! readers can tell a relay that died from a rank that did.
 
-use crate::attachment::{Attachment, Origins, Taken, Taking, settle, slot_in};
+use crate::attachment::{Attachment, Origins, ROUNDS, Taken, Taking, settle, slot_in};
 use crate::claim::{self, Range};
 use crate::error::Error;
 use crate::file::{Legacy, WHOLE};
@@ -17,6 +17,10 @@ use crate::slot::{Newest, Origin, Slot, Stamp};
 use crate::sync::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// Rounds of following a ring that another process is replacing: a relay tries again soon, and whoever drives it is not
+/// to wait.
+const FOLLOW_ROUNDS: u32 = 20;
 
 /// The slots of one ring, filled by a relay. Not shared between threads; closed by [`Self::close`] or by drop.
 #[derive(Debug)]
@@ -58,8 +62,8 @@ pub struct Value<'a> {
 }
 
 impl Attached {
-    fn open(options: &WriterOptions, origins: &Origins) -> Result<Self, Error> {
-        settle(options, origins, |directory, file| {
+    fn open(options: &WriterOptions, origins: &Origins, rounds: u32) -> Result<Self, Error> {
+        settle(options, origins, rounds, |directory, file| {
             let map = Mapping::new(&file.fd, 0, file.header.geometry.file_bytes, Access::Write)?;
             let mut ring = Attachment::new(directory, file)?;
             if map.words()[header_word::RETIRED].load(Ordering::Acquire) != 0 {
@@ -87,7 +91,8 @@ impl Attached {
                 self.held.insert(rank, Held { version, epoch });
                 Ok(true)
             }
-            Ok(None) | Err(Error::WriterBusy { .. }) => Ok(false),
+            Err(Error::WriterBusy { .. }) => Ok(false),
+            Ok(None) => Err(Error::LayoutMismatch(format!("ring {:?} is being replaced or removed", options.name))),
             Err(error) => Err(error),
         }
     }
@@ -109,9 +114,9 @@ impl Relayed {
     /// Finds the ring, or makes it; no rank is claimed yet. The rank in `options` is not used.
     pub fn open(options: WriterOptions) -> Result<Self, Error> {
         crate::dir::check_name(&options.name)?;
-        let options = WriterOptions { dir: options.dir.resolved(), ..options };
+        let options = WriterOptions { dir: options.dir.resolved(), exact: true, ..options };
         let token = Token::current()?;
-        let attached = Attached::open(&options, &Origins::default())?;
+        let attached = Attached::open(&options, &Origins::default(), ROUNDS)?;
         Ok(Self { options, token, attached: Some(attached) })
     }
 
@@ -215,14 +220,17 @@ impl Relayed {
         if !retired && !attached.ring.has_moved(&options, now_ns) {
             return Ok(false);
         }
-        let mut next = Attached::open(&options, &attached.ring.origins(Legacy::default())?)?;
+        let mut next = Attached::open(&options, &attached.ring.origins(Legacy::default())?, FOLLOW_ROUNDS)?;
+        let room = next.ring.header.geometry.payload_bytes;
         let mut row = vec![0; cell::PAYLOAD + attached.ring.header.geometry.payload_words()];
         for (&rank, held) in &attached.held {
             let own = Legacy { epoch: held.epoch, version: held.version };
             if attached.newest(rank, &mut row) && next.hold(&options, rank, own)? {
                 let Stamp { origin, mono_ns, wall_ns, len, .. } = Stamp::of(&row);
-                let payload = &row[cell::PAYLOAD..];
-                next.put(rank, &Value { origin, mono_ns, wall_ns, payload, len: len as usize });
+                let len = len as usize;
+                let payload = row[cell::PAYLOAD..].get(..len.div_ceil(8)).filter(|_| len <= room);
+                let Some(payload) = payload else { continue }; // another size of free payloads; its sender repeats it
+                next.put(rank, &Value { origin, mono_ns, wall_ns, payload, len });
             }
         }
         *attached = next;

@@ -108,27 +108,27 @@ impl Relay {
 
     /// True while this process holds the lock and the socket.
     #[getter]
-    fn is_owner(&self) -> bool {
-        self.core.status().is_owner.load(Ordering::Acquire)
+    fn is_owner(&self) -> PyResult<bool> {
+        Ok(self.core.status().or_raise()?.is_owner.load(Ordering::Acquire))
     }
 
-    /// How often the relay of this ring was taken on this host, by any process, when this one last looked; for display
+    /// How many owners the relay of this ring had on this host so far, when this process last looked; for display
     /// and counters.
     #[getter]
-    fn term(&self) -> u64 {
-        self.core.status().term.load(Ordering::Relaxed)
+    fn term(&self) -> PyResult<u64> {
+        Ok(self.core.status().or_raise()?.term.load(Ordering::Relaxed))
     }
 
     /// Where the socket is bound, with its real port; None while standing by and after the close.
     #[getter]
-    fn endpoint(&self) -> Option<String> {
-        self.core.status().endpoint().map(|endpoint| endpoint.to_string())
+    fn endpoint(&self) -> PyResult<Option<String>> {
+        Ok(self.core.status().or_raise()?.endpoint().map(|endpoint| endpoint.to_string()))
     }
 
     /// What last went wrong after the start, or None; it was tried again since.
     #[getter]
-    fn last_error(&self) -> Option<String> {
-        self.core.status().last_error()
+    fn last_error(&self) -> PyResult<Option<String>> {
+        Ok(self.core.status().or_raise()?.last_error())
     }
 
     /// Count of every frame's fate and every connection's, from the start of this relay.
@@ -139,20 +139,20 @@ impl Relay {
     ///     `received` is the sum of `published`, `repeated` (the newest one, sent again), `beats`, `goodbyes` and the
     ///     dropped ones: `undecodable`, `multipart`, `foreign_job`, `foreign_schema`, `out_of_range`, `unsound`,
     ///     `older`, `replaced` (by a newer sender of the rank), `held_locally`, `failed`. Of connections: `refused_key`,
-    ///     `refused_address`, `too_many_peers`, `handshakes_failed`, `accept_failed`, `disconnects`. `takes` counts this
+    ///     `refused_address`, `too_many_peers`, `handshakes_failed`, `disconnects`. `takes` counts this
     ///     process's takes of the lock.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let status = self.core.status().or_raise()?;
         let stats = PyDict::new(py);
-        for (name, value) in self.core.status().counters.all() {
+        for (name, value) in status.counters.all() {
             stats.set_item(name, value)?;
         }
-        let peers = self.core.status().peers();
+        let peers = status.peers();
         for (name, value) in [
             ("refused_key", peers.refused_key),
             ("refused_address", peers.refused_address),
             ("too_many_peers", peers.too_many_peers),
             ("handshakes_failed", peers.handshakes_failed),
-            ("accept_failed", peers.accept_failed),
             ("disconnects", peers.disconnects),
         ] {
             stats.set_item(name, value)?;
@@ -208,9 +208,10 @@ impl Relay {
     }
 
     fn __repr__(&self) -> String {
-        let state = match self.endpoint() {
-            Some(endpoint) => format!("owner at {endpoint}, term {}", self.term()),
-            None => "not the owner".to_owned(),
+        let state = match self.core.status().map(|status| (status.endpoint(), status.term.load(Ordering::Relaxed))) {
+            Ok((Some(endpoint), term)) => format!("owner at {endpoint}, term {term}"),
+            Ok((None, _)) => "not the owner".to_owned(),
+            Err(_) => "of the parent process".to_owned(),
         };
         format!("<Relay of ring {:?}: {state}>", self.name)
     }
@@ -227,6 +228,9 @@ fn seconds(seconds: f64) -> PyResult<u64> {
 
 fn admission(endpoint: &Endpoint, key: Option<&Path>, clients: &[String], insecure: bool) -> PyResult<Admission> {
     let Some(key) = key else {
+        if !clients.is_empty() {
+            return Err(InvalidValue::new_err("clients= lists who may connect, which takes keys: pass key= too"));
+        }
         if matches!(endpoint, Endpoint::Ipc(_)) || insecure {
             return Ok(Admission::Anyone);
         }

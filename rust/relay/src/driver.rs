@@ -7,7 +7,7 @@ use crate::counters::{Counters, count};
 use crate::curve::PublicKey;
 use crate::endpoint::Endpoint;
 use crate::gate::Admission;
-use crate::intake::{Intake, Peer};
+use crate::intake::{self, Intake, Peer};
 use crate::lease::Lease;
 use crate::pull::{Pull, PullOptions};
 use crate::transport::{self, LinkEvent, Received, Source};
@@ -25,8 +25,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 const OWNER: &str = ".owner";
 /// Suffix of the lock's file beside a socket.
 const LOCK: &str = ".lock";
-/// Pause after a take-over that failed, or a ring that could not be written.
+/// Pause after a ring that could not be written, and after the first take-over in a row that failed; each further one is
+/// twice as long.
 const RETRY_NS: u64 = 20_000_000;
+/// Longest pause between take-overs that fail.
+const LONGEST_RETRY_NS: u64 = 1_000_000_000;
 /// In a flood that never ends, a connection's end counts after so long.
 const FLOOD_NS: u64 = 1_000_000_000;
 
@@ -48,7 +51,7 @@ pub struct RelayOptions {
 pub struct Status {
     /// True while this process holds the lock and the socket.
     pub is_owner: AtomicBool,
-    /// How often the lock was taken, by anybody, when this process last looked.
+    /// How many owners there were, in any process, when this one last looked.
     pub term: AtomicU64,
     /// Every frame's fate.
     pub counters: Arc<Counters>,
@@ -84,6 +87,12 @@ impl Status {
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
     }
 
+    /// The relay ended by a panic.
+    pub(crate) fn fall(&self) {
+        self.owns(None, self.term.load(Ordering::Relaxed));
+        self.note(&Error::Invalid("the relay's thread panicked; this is a bug: please report it".into()));
+    }
+
     fn owns(&self, endpoint: Option<&Endpoint>, term: u64) {
         *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = endpoint.cloned();
         self.term.store(term, Ordering::Relaxed);
@@ -103,6 +112,9 @@ pub struct Driver {
     set: OwnedFd,
     timer: Arc<Timer>,
     endings: Endings,
+    /// When to try to own again after a failure, and the pause before it; 0 for now.
+    own_at_ns: u64,
+    own_pause_ns: u64,
     // Dropped in this order: nobody may bind the socket before it is unbound.
     owner: Option<Owner>,
     socket_lease: Option<Lease>,
@@ -122,10 +134,21 @@ impl Driver {
         let lease = Lease::open(&directory, &format!("{}{OWNER}", options.ring.name))?;
         let socket_lease = socket_lease(&options.pull.endpoint)?;
         let status = Arc::new(Status::default());
-        let mut driver =
-            Self { options, status, set, timer, endings: Endings::default(), owner: None, socket_lease, lease };
+        let mut driver = Self {
+            options,
+            status,
+            set,
+            timer,
+            endings: Endings::default(),
+            own_at_ns: 0,
+            own_pause_ns: RETRY_NS,
+            owner: None,
+            socket_lease,
+            lease,
+        };
+        driver.options.pull.check()?; // for a standby too, which would find out too late
         if driver.lease.try_take()? {
-            driver.own()?;
+            driver.own(true)?;
         } else if driver.options.standby {
             driver.lease.stand_by()?;
             driver.lease.watch_in(&driver.set)?;
@@ -149,21 +172,32 @@ impl Driver {
     }
 
     /// Binds the socket and opens the ring, under the lock.
-    fn own(&mut self) -> Result<(), Error> {
+    fn own(&mut self, opening: bool) -> Result<(), Error> {
         if let Some(lease) = &mut self.socket_lease
             && !lease.try_take()?
         {
             return Err(lease.busy(&format!("the socket {}", self.options.pull.endpoint)));
         }
-        let pull = Pull::bind(&self.options.pull)?;
+        // The ring first: senders are not to be let in while there is nowhere to put what they send.
         let ring = Relayed::open(self.options.ring.clone())?;
         let fingerprint = self.options.ring.schema.fingerprint();
         let intake = Intake::new(ring, &self.options.ring.job, fingerprint, Arc::clone(&self.status.counters))?;
+        let pull = self.bind(opening)?;
+        self.lease.begin(pull.endpoint().port())?;
         watch(&self.set, pull.as_fd())?;
         count(&self.status.counters.takes);
         self.status.owns(Some(pull.endpoint()), self.lease.term());
         self.owner = Some(Owner { pull, intake });
         Ok(())
+    }
+
+    /// Binds the socket: a free port is taken once, and then kept from owner to owner, because senders know no other.
+    /// One who opens, and takes over from nobody, may have to take another.
+    fn bind(&self, opening: bool) -> Result<Pull, Error> {
+        let kept = self.options.pull.endpoint.with_port(self.lease.port());
+        let Some(endpoint) = kept else { return Pull::bind(&self.options.pull) };
+        let bound = Pull::bind(&PullOptions { endpoint, ..self.options.pull.clone() });
+        if opening && bound.is_err() { Pull::bind(&self.options.pull) } else { bound }
     }
 
     /// Works until there is nothing to do, or `frames` messages were taken. Readable again at once if there is more.
@@ -182,9 +216,15 @@ impl Driver {
     }
 
     fn stand_by(&mut self, now_ns: u64) -> Result<Option<u64>, Error> {
+        if now_ns < self.own_at_ns {
+            return Ok(Some(self.own_at_ns));
+        }
         let Some(again_ns) = self.lease.wait_turn(now_ns)? else {
-            self.lease.beat(now_ns)?; // who waits for a port does not hang
-            self.own()?;
+            if let Err(error) = self.own(false) {
+                self.give_way(now_ns)?;
+                return Err(error);
+            }
+            self.own_pause_ns = RETRY_NS;
             return Ok(Some(now_ns)); // what was queued before the bind is served at once
         };
         self.status.term.store(self.lease.term(), Ordering::Relaxed);
@@ -192,6 +232,19 @@ impl Driver {
             self.lease.end_hung(limit_ns, now_ns)?;
         }
         Ok(Some(again_ns))
+    }
+
+    /// Lets other standbys try what this process failed at, and tries again later.
+    fn give_way(&mut self, now_ns: u64) -> Result<(), Error> {
+        if let Some(lease) = &mut self.socket_lease {
+            lease.release()?;
+        }
+        self.lease.release()?;
+        self.lease.stand_by()?;
+        self.lease.watch_in(&self.set)?;
+        self.own_at_ns = now_ns + self.own_pause_ns;
+        self.own_pause_ns = LONGEST_RETRY_NS.min(self.own_pause_ns * 2);
+        Ok(())
     }
 
     fn serve(&mut self, frames: usize, now_ns: u64) -> Result<Option<u64>, Error> {
@@ -209,15 +262,21 @@ impl Driver {
         let mut left = frames;
         while left > 0 {
             match pull.recv()? {
-                Some(Received::Frame { bytes, peer }) => intake.take(bytes, peer, clock::mono_ns()),
+                Some(Received::Frame { bytes, peer }) => {
+                    intake.take(bytes, self.endings.name(peer), clock::mono_ns());
+                }
                 Some(Received::Multipart) => intake.take_multipart(),
                 None => break,
             }
             left -= 1;
         }
         self.endings.apply(left > 0, pull, intake, now_ns)?;
-        let next = intake.turn(now_ns)?;
-        pull.rearm()?;
+        let next = intake.turn(now_ns);
+        pull.rearm()?; // also when the ring is at fault: what waits would have the descriptor readable for ever
+        if let Some(error) = intake.take_error() {
+            self.status.note(&error);
+        }
+        let next = next?;
         *self.status.peers.lock().unwrap_or_else(PoisonError::into_inner) = pull.counters();
         Ok(Some(next.map_or(beat_ns, |next| next.min(beat_ns))))
     }
@@ -264,6 +323,12 @@ struct Endings {
 }
 
 impl Endings {
+    /// The connection of that descriptor, or [`intake::ENDED`] where it ended and the descriptor is not in use again.
+    fn name(&self, peer: Peer) -> Peer {
+        let ended = self.noted.iter().any(|&(ended, _, again)| ended == peer && !again);
+        if ended { intake::ENDED } else { peer }
+    }
+
     fn note(&mut self, pull: &mut Pull, now_ns: u64) -> Result<(), Error> {
         pull.links(&mut |event| match event {
             LinkEvent::Down(peer) => self.noted.push((peer, now_ns, false)),

@@ -49,13 +49,30 @@ impl Endpoint {
         }
     }
 
-    /// True when the socket must speak IPv6. A name means an IPv4 address if it has any.
+    /// Its port; 0 for a free one, and for a socket in the file system.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Ipc(_) => 0,
+            Self::Tcp(_, port) => *port,
+        }
+    }
+
+    /// The same with `port` in the place of a free one; `None` where it names a port already, or `port` is 0 too.
+    pub(crate) fn with_port(&self, port: u16) -> Option<Self> {
+        match self {
+            Self::Tcp(host, 0) if port != 0 => Some(Self::Tcp(host.clone(), port)),
+            _ => None,
+        }
+    }
+
+    /// True when the socket must speak IPv6. A name means an IPv4 address if it has any; one that nobody knows yet may
+    /// come to mean anything, and libzmq does without IPv6 where the system has none.
     pub(crate) fn needs_ipv6(&self) -> bool {
         match self {
             Self::Tcp(Host::Address(address), _) => address.is_ipv6(),
             Self::Tcp(Host::Name(name), port) => (name.as_str(), *port)
                 .to_socket_addrs()
-                .is_ok_and(|mut found| found.len() > 0 && found.all(|address| address.is_ipv6())),
+                .map_or(true, |mut found| found.len() > 0 && found.all(|address| address.is_ipv6())),
             Self::Ipc(_) => false,
         }
     }

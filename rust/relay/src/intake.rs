@@ -17,12 +17,16 @@ const GONE_NS: u64 = 500_000_000;
 /// As above, when its descriptor was used again so soon that the end may have been an older connection's: longer than
 /// a sender waits before it repeats itself.
 const UNSURE_NS: u64 = 3_000_000_000;
+/// Pause after a try to follow a ring that moved.
+const FOLLOW_AGAIN_NS: u64 = 100_000_000;
 /// So long after its start a relay takes the senders that its predecessor knew for connected.
 const SETTLE_NS: u64 = 1_000_000_000;
 
 /// A connection, by its descriptor; -1 is no connection.
 pub type Peer = i32;
 const NOBODY: Peer = -1;
+/// A connection that ended already, though what came in on it is taken only now.
+pub const ENDED: Peer = -2;
 
 #[derive(Clone, Copy, Debug)]
 struct Rank {
@@ -50,6 +54,9 @@ pub struct Intake {
     started_ns: u64,
     /// When to look for ranks that an earlier relay left, once.
     orphans_at_ns: Option<u64>,
+    /// When a ring that moved may be followed at the earliest.
+    follow_at_ns: u64,
+    error: Option<Error>,
     counters: Arc<Counters>,
     words: Vec<u64>,
 }
@@ -72,6 +79,8 @@ impl Intake {
             going: Vec::new(),
             started_ns,
             orphans_at_ns,
+            follow_at_ns: 0,
+            error: None,
             counters,
             words,
         })
@@ -83,8 +92,18 @@ impl Intake {
         match self.admit(bytes, peer, now_ns) {
             Ok(()) => {}
             Err(Fate::Dropped(reason)) => count(reason(&self.counters)),
-            Err(Fate::Failed(_)) => count(&self.counters.failed),
+            Err(Fate::Failed(error)) => self.fail(error),
         }
+    }
+
+    fn fail(&mut self, error: Error) {
+        count(&self.counters.failed);
+        self.error = Some(error);
+    }
+
+    /// What last went wrong, once.
+    pub fn take_error(&mut self) -> Option<Error> {
+        self.error.take()
     }
 
     /// Counts a message of several parts, of which nothing is taken.
@@ -120,13 +139,19 @@ impl Intake {
             Verdict::Repeat => count(&self.counters.repeated),
             Verdict::Newer | Verdict::Successor => self.publish(frame, verdict, payload.len(), now_ns)?,
         }
-        self.heard(frame.rank, peer);
+        self.heard(frame.rank, peer, now_ns);
         Ok(())
     }
 
-    fn heard(&mut self, rank: u32, peer: Peer) {
-        let rank = &mut self.ranks[rank as usize];
-        (rank.peer, rank.gone) = (peer, None);
+    fn heard(&mut self, rank: u32, peer: Peer, now_ns: u64) {
+        let state = &mut self.ranks[rank as usize];
+        if peer != ENDED {
+            (state.peer, state.gone) = (peer, None);
+        } else if state.peer == NOBODY && state.gone.is_none() {
+            // Its last words; a connection that came after it would have a number.
+            state.gone = Some((now_ns, GONE_NS));
+            self.going.push(rank);
+        }
     }
 
     /// Checks the payload and lays it out as words.
@@ -203,7 +228,7 @@ impl Intake {
 
     fn beat(&mut self, frame: &Frame, peer: Peer, now_ns: u64) -> Result<(), Fate> {
         self.is_from_sender(frame)?;
-        self.heard(frame.rank, peer);
+        self.heard(frame.rank, peer, now_ns);
         self.ring.beat(frame.rank, now_ns)?;
         count(&self.counters.beats);
         Ok(())
@@ -218,19 +243,24 @@ impl Intake {
 
     /// Shows `rank` as DEAD, unless a local writer has it by now.
     fn bury(&mut self, rank: u32) -> Result<(), Error> {
-        let state = &mut self.ranks[rank as usize];
-        (state.peer, state.gone, state.spoke) = (NOBODY, None, false);
         if self.ring.holds(rank) || self.ring.hold(rank)? {
             self.ring.release_dead(rank)?;
         }
+        let state = &mut self.ranks[rank as usize];
+        (state.peer, state.gone, state.spoke) = (NOBODY, None, false);
         Ok(())
     }
 
-    /// Buries the ranks that an earlier relay filled and whose senders did not come back.
-    fn bury_orphans(&mut self) -> Result<(), Error> {
+    /// Buries the ranks that an earlier relay filled and whose senders did not come back. One that cannot be buried now
+    /// holds up no other; all are looked at again later.
+    fn bury_orphans(&mut self, now_ns: u64) -> Result<(), Error> {
+        self.orphans_at_ns = None;
         for rank in 0..self.header.geometry.ranks {
-            if self.ring.is_orphan(rank)? {
-                self.bury(rank)?;
+            if self.ring.is_orphan(rank)?
+                && let Err(error) = self.bury(rank)
+            {
+                self.orphans_at_ns = Some(now_ns + UNSURE_NS);
+                self.fail(error);
             }
         }
         Ok(())
@@ -240,7 +270,8 @@ impl Intake {
     /// that seem to be on it may have come back.
     pub fn disconnected(&mut self, peer: Peer, unsure: bool, now_ns: u64) {
         for (rank, state) in (0..).zip(&mut self.ranks) {
-            if state.peer == peer && peer != NOBODY {
+            // The first end counts: later ones of that number are of connections that brought nothing of this rank.
+            if state.peer == peer && peer != NOBODY && state.gone.is_none() {
                 state.gone = Some((now_ns, if unsure { UNSURE_NS } else { GONE_NS }));
                 self.going.push(rank);
             }
@@ -249,30 +280,36 @@ impl Intake {
 
     /// Gives up ranks that stay silent, wakes readers, follows a ring that moved. Says when to call again at the latest.
     pub fn turn(&mut self, now_ns: u64) -> Result<Option<u64>, Error> {
-        let mut next = self.orphans_at_ns;
-        if next.is_some_and(|at_ns| at_ns <= now_ns) {
-            (next, self.orphans_at_ns) = (None, None);
-            self.bury_orphans()?;
-        }
-        let mut index = 0;
-        while let Some(&rank) = self.going.get(index) {
-            let over_ns = self.ranks[rank as usize].gone.map(|(since, limit)| since + limit);
-            match over_ns {
-                Some(over_ns) if over_ns > now_ns => {
-                    next = Some(next.map_or(over_ns, |next: u64| next.min(over_ns)));
-                    index += 1;
-                    continue;
-                }
-                Some(_) => self.bury(rank)?,
-                None => {} // it came back
-            }
-            self.going.swap_remove(index);
-        }
         self.ring.ring_bell()?;
-        if self.ring.follow(now_ns)? {
-            self.header = self.ring.header()?;
+        if now_ns >= self.follow_at_ns {
+            self.follow_at_ns = now_ns + FOLLOW_AGAIN_NS; // unless it works
+            if self.ring.follow(now_ns)? {
+                self.header = self.ring.header()?;
+            }
+            self.follow_at_ns = 0;
         }
-        Ok(next)
+        if self.orphans_at_ns.is_some_and(|at_ns| at_ns <= now_ns) {
+            self.bury_orphans(now_ns)?;
+        }
+        let gone = self.bury_gone(now_ns);
+        Ok([self.orphans_at_ns, gone].into_iter().flatten().min())
+    }
+
+    /// Buries the ranks that were silent for long enough since their connection ended; when the next one is due.
+    fn bury_gone(&mut self, now_ns: u64) -> Option<u64> {
+        let mut next: Option<u64> = None;
+        for rank in std::mem::take(&mut self.going) {
+            let Some((since_ns, limit_ns)) = self.ranks[rank as usize].gone else { continue }; // it came back
+            let mut over_ns = since_ns + limit_ns;
+            if over_ns <= now_ns {
+                let Err(error) = self.bury(rank) else { continue };
+                self.fail(error);
+                over_ns = now_ns + GONE_NS;
+            }
+            next = Some(next.map_or(over_ns, |next| next.min(over_ns)));
+            self.going.push(rank);
+        }
+        next
     }
 
     /// Gives everything back; removes the ring where nobody else uses it, unless `keep`.
@@ -284,7 +321,7 @@ impl Intake {
 /// Why a message was not taken.
 enum Fate {
     Dropped(fn(&Counters) -> &AtomicU64),
-    Failed(#[expect(dead_code, reason = "counted; the next frame tries again")] Error),
+    Failed(Error),
 }
 
 impl From<Error> for Fate {

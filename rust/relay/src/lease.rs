@@ -24,7 +24,7 @@ const OWNER: Range = Range { first: 0, count: 1 };
 const STANDBY: Range = Range { first: 1, count: 1 };
 
 const MAGIC: u64 = u64::from_le_bytes(*b"SNAPOWNR");
-const NOTE_WORDS: usize = 6;
+const NOTE_WORDS: usize = 7;
 
 /// Pause after the first try that follows a sign that the owner ended. Each further one is longer by a quarter, so that
 /// a standby that waits for a slow end is late by a quarter at most.
@@ -45,10 +45,12 @@ pub struct Note {
     pub start_ticks: u64,
     /// Inode of its pid namespace.
     pub pid_namespace: u64,
-    /// How often the lock was taken; for display and counters.
+    /// How many owners there were so far; for display and counters.
     pub term: u64,
     /// When it last worked, on its monotonic clock, ns; only that it changes says anything elsewhere.
     pub beat_ns: u64,
+    /// TCP port that the relay was last bound to, 0 for none: senders know no other.
+    pub port: u64,
 }
 
 /// What a standby saw of an owner that does not change its note.
@@ -99,17 +101,42 @@ impl Lease {
         claim::release(self.lock.fd()?, STANDBY)?;
         self.deafen();
         let now_ns = clock::mono_ns();
+        let (term, port) = self.note()?.map_or((0, 0), |note| (note.term, note.port));
         let note = Note {
             pid: u64::from(std::process::id()),
             start_ticks: clock::process_start(),
             pid_namespace: namespace(),
-            term: self.note()?.map_or(0, |note| note.term) + 1,
+            term,
             beat_ns: now_ns,
+            port,
         };
         self.write(&note)?;
         self.beat_at_ns = now_ns + BEAT_NS;
         self.held = Some(note);
         Ok(true)
+    }
+
+    /// Gives the lock back, and says so: a process that was the owner once is not to be taken for a hung one.
+    pub fn release(&mut self) -> Result<(), Error> {
+        let Some(note) = self.held.take() else { return Ok(()) };
+        self.write(&Note { pid: 0, start_ticks: 0, ..note })?;
+        claim::release(self.lock.fd()?, OWNER)
+    }
+
+    /// Port that the relay was last bound to, by this owner or the one before; 0 for none.
+    pub fn port(&self) -> u16 {
+        self.held.and_then(|note| u16::try_from(note.port).ok()).unwrap_or(0)
+    }
+
+    /// Begins a term of the holder, whose socket is bound to `port` (0 for none), for whoever takes over to know.
+    pub fn begin(&mut self, port: u16) -> Result<(), Error> {
+        if let Some(note) = &mut self.held {
+            note.term += 1;
+            note.port = u64::from(port);
+            let note = *note;
+            self.write(&note)?;
+        }
+        Ok(())
     }
 
     /// Declares itself a standby and listens for the owner's end.
@@ -150,7 +177,7 @@ impl Lease {
         Ok(Some(now_ns + pause_ns))
     }
 
-    /// How often the lock was taken so far, by anybody.
+    /// How many owners there were so far.
     pub fn term(&self) -> u64 {
         self.held.or_else(|| self.note().ok().flatten()).map_or(0, |note| note.term)
     }
@@ -210,14 +237,14 @@ impl Lease {
         for (word, chunk) in words.iter_mut().zip(chunks) {
             *word = u64::from_le_bytes(*chunk);
         }
-        let [magic, pid, start_ticks, pid_namespace, term, beat_ns] = words;
-        let note = Note { pid, start_ticks, pid_namespace, term, beat_ns };
+        let [magic, pid, start_ticks, pid_namespace, term, beat_ns, port] = words;
+        let note = Note { pid, start_ticks, pid_namespace, term, beat_ns, port };
         Ok((read == bytes.len() && magic == MAGIC).then_some(note))
     }
 
     fn write(&self, note: &Note) -> Result<(), Error> {
-        let Note { pid, start_ticks, pid_namespace, term, beat_ns } = *note;
-        let words = [MAGIC, pid, start_ticks, pid_namespace, term, beat_ns];
+        let Note { pid, start_ticks, pid_namespace, term, beat_ns, port } = *note;
+        let words = [MAGIC, pid, start_ticks, pid_namespace, term, beat_ns, port];
         let mut bytes = [0; NOTE_WORDS * 8];
         for (to, word) in bytes.chunks_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
@@ -234,11 +261,9 @@ impl Lease {
 }
 
 impl Drop for Lease {
-    /// Takes its own name off the note, so that nobody blames a process that gave the lock back and lives on.
     fn drop(&mut self) {
-        if let Some(note) = self.held {
-            let _ = self.write(&Note { pid: 0, start_ticks: 0, ..note }); // a child of a fork may not
-        }
+        // In a child of a fork this is refused by design, and elsewhere the lock ends with its descriptor.
+        let _ = self.release();
     }
 }
 

@@ -12,7 +12,6 @@ pub mod event {
     pub const CONNECT_RETRIED: i32 = 0x0004;
     pub const LISTENING: i32 = 0x0008;
     pub const ACCEPTED: i32 = 0x0020;
-    pub const ACCEPT_FAILED: i32 = 0x0040;
     pub const CLOSED: i32 = 0x0080;
     pub const DISCONNECTED: i32 = 0x0200;
     pub const HANDSHAKE_FAILED_NO_DETAIL: i32 = 0x0800;

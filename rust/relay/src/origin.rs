@@ -74,6 +74,21 @@ mod tests {
     }
 
     proptest! {
+        /// Whoever is connected: a verdict to publish never moves one life backward, and only leaves a later life for an
+        /// earlier one when that is not connected.
+        #[test]
+        fn an_earlier_life_needs_the_later_one_gone(
+            newest in (1u64..4, 1u64..4, 1u64..9), offered in (1u64..4, 1u64..4, 1u64..9), fresh: bool, connected: bool,
+        ) {
+            let origin = |(start, random, version)| Origin { start, random, version };
+            let (newest, offered) = (origin(newest), origin(offered));
+            if matches!(judge(Some(newest), offered, fresh, connected), Verdict::Newer | Verdict::Successor) {
+                let same = incarnation(newest) == incarnation(offered);
+                let forward = if same { offered.version >= newest.version } else { offered > newest || !connected };
+                prop_assert!(forward);
+            }
+        }
+
         /// However the frames of any number of lives are shuffled and repeated: while nobody disconnects, the slot
         /// ends with the newest value of the newest life that was heard, and (incarnation, version) only grows.
         #[test]

@@ -69,14 +69,16 @@ impl Relay {
         Ok(self.engine.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What anybody may know, also after the close.
-    pub fn status(&self) -> &Arc<Status> {
-        &self.status
+    /// What anybody may know, also after the close. Not in a child of a fork, which may have got its locks locked.
+    pub fn status(&self) -> Result<&Status, Error> {
+        if self.token.is_here() { Ok(&self.status) } else { Err(Error::Forked("relay")) }
     }
 
     /// Lists other keys of senders, from the next turn on. Those that are connected stay.
     pub fn set_clients(&self, clients: HashSet<PublicKey>) -> Result<(), Error> {
-        drop(self.lock()?); // for its errors
+        if matches!(*self.lock()?, Engine::Closed) {
+            return Err(Error::Closed("relay"));
+        }
         self.status.set_clients(clients);
         self.timer.set(Some(clock::mono_ns()));
         Ok(())
@@ -137,13 +139,26 @@ impl Stop {
     }
 }
 
+/// Says that nobody owns any more when the thread panics, which would be a bug; the locks go with the thread's values.
+struct Fallen(Arc<Status>);
+
+impl Drop for Fallen {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fall();
+        }
+    }
+}
+
 fn start(mut driver: Box<Driver>) -> Result<Engine, Error> {
     let what = |error| Error::io("starting the relay's thread", error);
     let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(what)?;
     epoll::add(driver.as_fd(), &wake, epoll::EventData::new_u64(0), epoll::EventFlags::IN).map_err(what)?;
     let stop = Arc::new(Stop { asked: AtomicBool::new(false), wake });
     let told = Arc::clone(&stop);
+    let fallen = Fallen(Arc::clone(driver.status()));
     let run = move || {
+        let _fallen = fallen;
         let mut events = Vec::with_capacity(1);
         while !told.asked.load(Ordering::Acquire) {
             events.clear();

@@ -80,8 +80,6 @@ pub struct LinkCounters {
     pub too_many_peers: u64,
     /// Handshakes that failed otherwise: another protocol, the wrong relay key, silence.
     pub handshakes_failed: u64,
-    /// Connections that could not be accepted, for want of descriptors mostly.
-    pub accept_failed: u64,
     /// Connections that ended, for whatever reason; an oversized frame is one.
     pub disconnects: u64,
 }

@@ -33,6 +33,7 @@ fn the_note_names_the_holder_while_there_is_one() {
         let mut holder = place.lease();
         let mut other = place.lease();
         assert!(holder.try_take().unwrap());
+        holder.begin(0).unwrap();
         assert!(!other.try_take().unwrap());
         let note = other.note().unwrap().unwrap();
         assert_eq!((note.pid, note.term, other.term()), (u64::from(std::process::id()), term, term));
@@ -64,6 +65,7 @@ fn a_standby_hears_an_end_and_calms_down() {
     let place = Place::new("standby");
     let mut holder = place.lease();
     holder.try_take().unwrap();
+    holder.begin(0).unwrap();
     let mut standby = place.lease();
     standby.stand_by().unwrap();
     assert!(holder.has_standby().unwrap());
@@ -76,5 +78,6 @@ fn a_standby_hears_an_end_and_calms_down() {
     assert!(pauses.is_sorted() && pauses[59] == SECOND / 4, "{pauses:?}");
     drop(holder);
     assert_eq!(standby.wait_turn(0).unwrap(), None);
+    standby.begin(0).unwrap();
     assert_eq!(standby.term(), 2);
 }

@@ -169,7 +169,7 @@ fn mutated_messages_through_a_socket() {
     let pull = PullOptions { max_message: HEADER_BYTES + 1024, ..pull_options(LOCAL) };
     let options = RelayOptions { ring: far, pull, standby: false, kill_hung_ns: None };
     let relay = Relay::open(options, Drain::Thread).unwrap();
-    let endpoint = relay.status().endpoint().unwrap();
+    let endpoint = relay.status().unwrap().endpoint().unwrap();
     let senders: Vec<_> = (0..4).map(|_| stranger(&endpoint)).collect();
     let all = frames() / 10;
 
@@ -184,7 +184,7 @@ fn mutated_messages_through_a_socket() {
         until("room", || sender.send(&last, false).unwrap());
     }
 
-    let counters = &relay.status().counters;
+    let counters = &relay.status().unwrap().counters;
     until("all messages", || received(counters) >= all);
     assert_eq!((received(counters), fates(counters)), (all, all));
     drop(senders); // some life that a mutation made up may seem to be the newest while its connection is there

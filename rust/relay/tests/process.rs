@@ -116,7 +116,10 @@ fn a_full_relay_in_a_child() {
     limit_descriptors(3); // those that are open stay so, and a poll of one stays allowed
     println!("\n{TOLD}{}", pull.endpoint());
 
-    drive(&mut pull, &mut heard, "an accept that fails", |_, pull| pull.counters().accept_failed > 0);
+    // Long enough for a sender to knock in vain, and for events to pile up if any came of that.
+    let end = std::time::Instant::now() + std::time::Duration::from_millis(300);
+    drive(&mut pull, &mut heard, "the time to pass", |_, _| std::time::Instant::now() > end);
+    assert!(heard.frames.is_empty());
 
     limit_descriptors(1024);
     drive(&mut pull, &mut heard, "a frame", |heard, _| !heard.frames.is_empty());
@@ -134,7 +137,7 @@ fn told(lines: &mut impl BufRead) -> String {
     }
 }
 
-/// A relay that runs out of descriptors counts what it cannot accept, and accepts again once it can.
+/// A relay that runs out of descriptors accepts again once it can.
 #[test]
 fn a_relay_survives_without_descriptors() {
     let mut child = Role::start("a_full_relay_in_a_child", &[]);

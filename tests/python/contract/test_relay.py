@@ -168,14 +168,16 @@ def test_a_forked_child_has_no_relay() -> None:
     child = os.fork()
     if child == 0:
         outcome = 0
-        for call in (relay.poll, relay.close, writer.close, lambda: writer.publish(LoadSnapshot())):
+        looks = (lambda: relay.is_owner, lambda: relay.endpoint, relay.stats)
+        for call in (relay.poll, relay.close, writer.close, lambda: writer.publish(LoadSnapshot()), *looks):
             try:
                 call()
             except snapring.ForkedHandle:
                 outcome += 1
+        child_view = repr(relay)
         del relay, writer
         os.write(1, b"")
-        signal.pause() if outcome == 4 else os._exit(1)
+        signal.pause() if outcome == 7 and "parent" in child_view else os._exit(1)
     try:
         relay.close()
         second = snapring.Relay("far", ranks=1, standby=False)
@@ -207,3 +209,31 @@ def test_endpoints_that_are_refused(endpoint: str, message: str) -> None:
     ):
         with pytest.raises(snapring.InvalidValue, match=message):
             opening()
+
+
+@pytest.mark.usefixtures("ring_dir")
+def test_a_free_port_is_kept_by_whoever_takes_over() -> None:
+    """The port that the first owner got is the next one's too, because the writers know no other."""
+    reader = snapring.Reader("far")
+    owner = snapring.Relay("far", "tcp://127.0.0.1:0", ranks=1, insecure=True)
+    endpoint = owner.endpoint or ""
+    with (
+        snapring.Relay("far", "tcp://127.0.0.1:0", ranks=1, insecure=True) as standby,
+        snapring.RemoteWriter(endpoint, rank=0, ranks=1, insecure=True) as writer,
+    ):
+        writer.publish(LoadSnapshot(num_running_reqs=1))
+        eventually(lambda: running(reader, 0) == 1)
+
+        owner.close()
+
+        eventually(lambda: standby.is_owner)
+        assert standby.endpoint == endpoint
+        writer.publish(LoadSnapshot(num_running_reqs=2))
+        eventually(lambda: running(reader, 0) == 2)
+
+
+@pytest.mark.usefixtures("ring_dir")
+def test_a_list_of_clients_needs_keys() -> None:
+    """Whoever lists who may connect does not get a relay that lets everybody in."""
+    with pytest.raises(snapring.InvalidValue, match="key="):
+        snapring.Relay("far", "tcp://127.0.0.1:0", ranks=1, clients=["x" * 40], insecure=True)

@@ -154,7 +154,7 @@ def test_a_crowd_comes_back(ring_dir: Path, spawn: Spawn) -> None:
     print(f"{SENDERS} senders fresh after {found['seconds']:.2f} s, owner's CPU {found['cpu']:.2f} s")
     assert found["after"] == [True, 2]
     assert found["reconnects"] >= SENDERS
-    assert (found["stats"]["too_many_peers"], found["stats"]["accept_failed"]) == (0, 0)
+    assert found["stats"]["too_many_peers"] == 0
 
 
 # Switches of all threads that the package and libzmq started, over some seconds without a publish.
