@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 import snapring
 from snapring import LoadSnapshot, Publisher, Reader, Snapshot, View, Writer
 from snapring.config import BalanceMethod, ClusterConfig
+from snapring.meeting import Meeting, address_in, meet, resume
 from snapring.owner import OwningReader, open_reader, open_writer
 from snapring.ownership import Role, is_relay_owner, relay_owner_role
-from snapring.relay import RemoteWriter
+from snapring.relay import Relay, RemoteWriter
+from snapring.rendezvous import EtcdGroup, LocalGroup
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -170,6 +172,57 @@ def any_node(config: ClusterConfig) -> None:
             print(reader.relay.is_owner, reader.relay.endpoint, reader.relay.fileno())
     assert_type(open_writer(config, "queues", 0, schema=Queue), Writer[Queue] | RemoteWriter[Queue])
     assert_type(open_reader(config, Role.MULTI_TOKENIZER_ROUTER, "queues", schema=Queue), Reader[Queue])
+
+
+def relay() -> None:
+    """Ranks on other nodes: both ends, and every option of a relay."""
+    with (
+        Relay("llama-70b", ranks=8) as local,
+        RemoteWriter(local.endpoint or "", rank=3, ranks=8, latency="wake", job="run-7") as writer,
+    ):
+        assert_type(local.endpoint, str | None)
+        assert_type(writer, RemoteWriter[LoadSnapshot])
+        assert_type(writer.publish(LoadSnapshot(num_running_reqs=12)), int)
+        assert_type(writer.stats(), dict[str, int])
+        assert_type(local.stats(), dict[str, int])
+        print(local.is_owner, local.term, local.last_error)
+    with RemoteWriter("tcp://node-0:5600", 3, 8, schema=Queue, key="rank.key", server_key="relay.pub") as queues:
+        assert_type(queues, RemoteWriter[Queue])
+        queues.publish(Queue(depth=1))
+    remote = Relay(
+        "llama-70b",
+        "tcp://10.0.0.1:0",
+        ranks=8,
+        drain="poll",
+        standby=False,
+        kill_hung=5.0,
+        key="relay.key",
+        clients=["ranks/"],
+        allow=["10.0.0.0/8"],
+        max_peers=64,
+    )
+    remote.admit(["z" * 40])
+    asyncio.get_running_loop().add_reader(remote.fileno(), remote.poll)
+    remote.close()
+
+
+def meeting(node: int) -> None:
+    """Nodes that know a store and nothing else."""
+    group = EtcdGroup("http://10.0.0.1:2379", "/snapring", rank=node, size=3, job="launch-7")
+    if node == 0:
+        with (
+            Relay("llama-70b", "tcp://10.0.0.1:0", ranks=8, key="node.key") as owner,
+            meet(group, timeout=60, relay=owner, key="node.key", host="node-0") as found,
+        ):
+            assert_type(found, Meeting)
+            assert_type(found.admit(), int)
+        return
+    with meet(group, timeout=60, key="node.key") as found:
+        RemoteWriter(found.endpoint, node, 8, key="node.key", server_key=found.server_key).close()
+    here = LocalGroup("/run/launch", 0, 1)
+    if (address := address_in(here)) is not None:
+        assert_type(address.endpoint, str)
+        resume(Relay("llama-70b", address.endpoint, ranks=8), here).close()
 
 
 def errors() -> None:
