@@ -143,9 +143,9 @@ impl Relay {
     ///     process's takes of the lock.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let status = self.core.status().or_raise()?;
-        let stats = PyDict::new(py);
+        let counts = PyDict::new(py);
         for (name, value) in status.counters.all() {
-            stats.set_item(name, value)?;
+            counts.set_item(name, value)?;
         }
         let peers = status.peers();
         for (name, value) in [
@@ -155,9 +155,9 @@ impl Relay {
             ("handshakes_failed", peers.handshakes_failed),
             ("disconnects", peers.disconnects),
         ] {
-            stats.set_item(name, value)?;
+            counts.set_item(name, value)?;
         }
-        Ok(stats)
+        Ok(counts)
     }
 
     /// Admit senders with these public keys, besides those of `clients`; for keys that come by a rendezvous.
