@@ -115,34 +115,29 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def opened(args: argparse.Namespace, group: "Group | None") -> "Relay":
-    """The relay, owner or standby. A standby learns the port from the store, once the owner has met the others."""
+    """The relay, owner or standby."""
     from snapring.meeting import address_in
     from snapring.relay import Relay
 
-    while True:
-        found = None if group is None else address_in(group)
-        relay = Relay(
-            args.name,
-            listen_at(args, None if found is None else found.endpoint),
-            ranks=args.ranks,
-            job=args.job,
-            standby=not args.no_standby,
-            kill_hung=args.kill_hung,
-            key=args.key,
-            clients=args.client,
-            allow=args.allow,
-            insecure=args.insecure,
-            keep=args.keep,
-            directory=args.dir,
-        )
-        if relay.is_owner or group is None or found is not None:
-            return relay
-        relay.close()
-        time.sleep(STANDBY_LOOK_S)
+    found = None if group is None else address_in(group)
+    return Relay(
+        args.name,
+        listen_at(args, None if found is None else found.endpoint),
+        ranks=args.ranks,
+        job=args.job,
+        standby=not args.no_standby,
+        kill_hung=args.kill_hung,
+        key=args.key,
+        clients=args.client,
+        allow=args.allow,
+        insecure=args.insecure,
+        keep=args.keep,
+        directory=args.dir,
+    )
 
 
 def listen_at(args: argparse.Namespace, found: str | None) -> str | None:
-    """``--listen``, its free port replaced by that of the relay which this one succeeds."""
+    """``--listen``, its free port replaced by the one that the nodes know; the ring knows it too, unless it is new."""
     if args.listen is None or found is None or not args.listen.endswith((":0", ":*")):
         listen: str | None = args.listen
         return listen
