@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from snapring._core import Snapshot
+from snapring.cli.opening import is_remote
 from snapring.layout import Kind, SchemaText
 from snapring.ring import Reader
 from snapring.state import State
@@ -55,7 +56,7 @@ class Row(msgspec.Struct, frozen=True):
 
     ``fields``: its numbers by field name, None where not reported. ``age``, ``beat_age``: seconds since the newest
     snapshot, and since the last sign of life. ``timestamp``: when the newest was published, seconds since 1970.
-    ``rate``: versions per second. None wherever there is nothing yet.
+    ``rate``: versions per second. ``remote``: whether a relay wrote it. None wherever there is nothing yet.
     ``history``: one field's values, oldest first, None where not reported.
     """
 
@@ -69,6 +70,7 @@ class Row(msgspec.Struct, frozen=True):
     rate: float | None = None
     history: tuple[float | None, ...] = ()
     timestamp: float | None = None
+    remote: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; the history is left out."""
@@ -147,6 +149,7 @@ class Board:
             rate,
             self._history(rank),
             snapshot.timestamp,
+            is_remote(snapshot),
         )
 
     def _history(self, rank: int) -> tuple[float | None, ...]:

@@ -94,6 +94,8 @@ def print_by_field(rows: list[RankValue], selection: Selection) -> None:
             ["age", *(output.seconds_text(row.age) for row in part), ""],
             ["version", *(text(row.version) for row in part), ""],
         ]
+        if any(row.remote for row in rows):
+            lines.append(["via", *("relay" if row.remote else "-" for row in part), ""])
         lines += [
             [name, *(text(values.get(name)) for values in fields), selection.units.get(name, "")] for name in columns
         ]

@@ -4,10 +4,11 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from snapring import Snapshot
 from snapring.errors import RankOutOfRange, RingNotFound
 from snapring.ring import Reader
 
-__all__ = ["open_reader", "wanted_ranks"]
+__all__ = ["is_remote", "open_reader", "wanted_ranks"]
 
 
 def open_reader(args: argparse.Namespace, *, must_exist: bool) -> Reader[Any]:
@@ -18,6 +19,11 @@ def open_reader(args: argparse.Namespace, *, must_exist: bool) -> Reader[Any]:
     return Reader(
         args.name, schema=None, max_age=args.max_age, must_exist=must_exist, directory=args.dir, allow_disk=True
     )
+
+
+def is_remote(snapshot: Snapshot[Any]) -> bool:
+    """Whether a relay wrote it, for a rank that published elsewhere: only those have a random part in their origin."""
+    return snapshot.origin[1] != 0
 
 
 def wanted_ranks(reader: Reader[Any], wanted: Sequence[int] | None) -> Sequence[int]:

@@ -83,6 +83,11 @@ def _columns(board: Board, rows: Sequence[Row]) -> list[_Column]:
         _Column("beat", 8, 6, lambda row: Text(short_seconds(row.beat_age))),
         _Column("epoch", 7, 5, lambda row: Text(number_text(row.epoch))),
         _Column("version", 6, 8, lambda row: Text(number_text(row.version))),
+        *(
+            [_Column("via", 5, 5, lambda row: Text("relay" if row.remote else "-"))]
+            if any(row.remote for row in rows)
+            else []
+        ),
         _Column("per s", 5, 5, lambda row: Text(number_text(row.rate))),
         *([_spark_column(board.history_field)] if board.history_field else []),
     ]

@@ -7,7 +7,7 @@ from typing import Any, Self
 import msgspec
 
 from snapring import Snapshot
-from snapring.cli.opening import wanted_ranks
+from snapring.cli.opening import is_remote, wanted_ranks
 from snapring.errors import InvalidValue, RingNotFound
 from snapring.layout import Kind, SchemaText
 from snapring.ring import Reader
@@ -22,7 +22,7 @@ MANY = 8
 class RankValue(msgspec.Struct, frozen=True):
     """One rank now; times in seconds, ``timestamp`` since 1970, None where nothing was published.
 
-    ``value`` is the snapshot as JSON would show it.
+    ``remote`` is whether a relay wrote it for a rank elsewhere; ``value`` is the snapshot as JSON would show it.
     """
 
     rank: int
@@ -32,6 +32,7 @@ class RankValue(msgspec.Struct, frozen=True):
     age: float | None = None
     beat_age: float | None = None
     timestamp: float | None = None
+    remote: bool | None = None
     value: Any = None
 
     def get(self, name: str) -> Any:  # noqa: ANN401  a field may hold anything
@@ -120,6 +121,7 @@ def _rank_value(rank: int, snapshot: Snapshot[Any] | None) -> RankValue:
         age=snapshot.age,
         beat_age=snapshot.beat_age,
         timestamp=snapshot.timestamp,
+        remote=is_remote(snapshot),
         value=_plain(snapshot.value),
     )
 

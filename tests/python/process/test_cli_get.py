@@ -30,7 +30,7 @@ def test_json_is_the_whole_snapshot(ring: object) -> None:
     never, live, _ = answer["ranks"]
     assert (answer["ring"], len(answer["ranks"])) == ("box", 3)
     assert never == {"rank": 0, "state": "NEVER"} | dict.fromkeys(
-        ["version", "epoch", "age", "beat_age", "timestamp", "value"]
+        ["version", "epoch", "age", "beat_age", "timestamp", "remote", "value"]
     )
     assert (live["rank"], live["state"], live["version"], live["epoch"]) == (1, "LIVE", 1, 1)
     assert 0 < live["age"] < live["timestamp"]

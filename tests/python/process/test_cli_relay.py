@@ -197,3 +197,26 @@ def test_no_standby() -> None:
 
     assert done.returncode == 1
     assert f"pid {first.pid}" in done.stderr
+
+
+@pytest.mark.usefixtures("ring_dir")
+def test_remote_ranks_are_told_from_local_ones() -> None:
+    """Get, top and ls show which ranks come by a relay, and whose; where there is none they say nothing of it."""
+    with snapring.Writer("far", rank=0, ranks=3) as local:
+        local.publish(LoadSnapshot())
+        before = [command(verb, *words).stdout for verb, *words in (("get", "far"), ("top", "far"), ("ls",))]
+        with (
+            snapring.Relay("far", ranks=3) as relay,
+            snapring.RemoteWriter(relay.endpoint or "", rank=2, ranks=3) as writer,
+        ):
+            writer.publish(LoadSnapshot())
+            eventually(lambda: 2 in running("far"))
+            get = json.loads(command("get", "far", "--json").stdout)["ranks"]
+            top = json.loads(command("top", "far", "--json").stdout)["ranks"]
+            (ring,) = json.loads(command("ls", "--json").stdout)
+            after = [command(verb, *words).stdout for verb, *words in (("get", "far"), ("top", "far"), ("ls",))]
+
+    assert [each["remote"] for each in get] == [each["remote"] for each in top] == [False, None, True]
+    assert ring["relay"] == os.getpid()
+    assert not any("via" in text or "relay" in text for text in before)
+    assert all("relay" in text for text in after)

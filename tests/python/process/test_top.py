@@ -55,7 +55,7 @@ def test_json(ring: object) -> None:
     assert answer["max_age"] == 86_400.0
     assert 0 < one["age"] < one["timestamp"]
     assert two == {"rank": 2, "state": "NEVER", "fields": {}} | dict.fromkeys(
-        ["version", "epoch", "age", "beat_age", "timestamp", "rate"]
+        ["version", "epoch", "age", "beat_age", "timestamp", "remote", "rate"]
     )
 
 
