@@ -139,8 +139,8 @@ impl Relay {
     ///     `received` is the sum of `published`, `repeated` (the newest one, sent again), `beats`, `goodbyes` and the
     ///     dropped ones: `undecodable`, `multipart`, `foreign_job`, `foreign_schema`, `out_of_range`, `unsound`,
     ///     `older`, `replaced` (by a newer sender of the rank), `held_locally`, `failed`. Of connections: `refused_key`,
-    ///     `refused_address`, `too_many_peers`, `handshakes_failed`, `disconnects`. `takes` counts this
-    ///     process's takes of the lock.
+    ///     `refused_address`, `too_many_peers`, `handshakes_failed`, `endless` (ended because they poured in bytes without
+    ///     finishing a message), `disconnects`. `takes` counts this process's takes of the lock.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let status = self.core.status().or_raise()?;
         let counts = PyDict::new(py);
@@ -153,6 +153,7 @@ impl Relay {
             ("refused_address", peers.refused_address),
             ("too_many_peers", peers.too_many_peers),
             ("handshakes_failed", peers.handshakes_failed),
+            ("endless", peers.endless),
             ("disconnects", peers.disconnects),
         ] {
             counts.set_item(name, value)?;

@@ -21,6 +21,7 @@ pub mod monitor;
 pub mod origin;
 pub mod pull;
 pub mod push;
+mod quota;
 pub mod relay;
 pub mod sender;
 pub mod transport;

@@ -8,6 +8,7 @@ use crate::endpoint::{Endpoint, check_ipc_place, inode};
 use crate::gate::{Admission, Gate, Net, Verdict};
 use crate::link::{Descriptors, configure};
 use crate::monitor::event;
+use crate::quota::Quota;
 use crate::transport::{LinkCounters, LinkEvent, Received, Source};
 use crate::zmq::{Context, Message, Monitored, Socket, SocketKind, option};
 use rustix::event::{EventfdFlags, epoll, eventfd};
@@ -70,6 +71,7 @@ pub struct Pull {
     gate: Gate,
     descriptors: Descriptors,
     peers: HashSet<i32>,
+    quota: Quota,
     max_peers: usize,
     pending: VecDeque<LinkEvent>,
     counters: LinkCounters,
@@ -107,6 +109,7 @@ impl Pull {
             gate,
             descriptors: Descriptors::default(),
             peers: HashSet::new(),
+            quota: Quota::new(RCVHWM as u64, longest(options) as u64),
             max_peers: options.max_peers,
             pending: VecDeque::new(),
             counters: LinkCounters::default(),
@@ -153,10 +156,12 @@ impl Pull {
             match event.kind {
                 event::ACCEPTED => {
                     self.peers.insert(event.value);
+                    self.quota.begin(event.value);
                     self.pending.push_back(LinkEvent::Up(event.value));
                 }
                 event::DISCONNECTED => {
                     self.peers.remove(&event.value);
+                    self.quota.end(event.value);
                     self.counters.disconnects += 1;
                     self.pending.push_back(LinkEvent::Down(event.value));
                 }
@@ -196,8 +201,9 @@ impl Source for Pull {
         if !self.socket.socket().recv(&mut self.message)? {
             return Ok(None);
         }
+        let peer = self.message.source();
+        self.quota.heard(peer);
         if !self.message.more() {
-            let peer = self.message.source();
             return Ok(Some(Received::Frame { bytes: self.message.data(), peer }));
         }
         // The parts of a message arrive together, so the end is there.
@@ -206,6 +212,7 @@ impl Source for Pull {
     }
 
     fn rearm(&mut self) -> Result<(), Error> {
+        self.counters.endless += self.quota.enforce();
         // All three are asked, because asking clears their edges.
         let waiting = self.socket.socket().has_input()? | self.socket.has_event()? | self.gate.has_question()?;
         let due = waiting || !self.pending.is_empty();

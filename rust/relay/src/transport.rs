@@ -80,6 +80,8 @@ pub struct LinkCounters {
     pub too_many_peers: u64,
     /// Handshakes that failed otherwise: another protocol, the wrong relay key, silence.
     pub handshakes_failed: u64,
+    /// Connections that were ended because they poured in bytes without finishing a message.
+    pub endless: u64,
     /// Connections that ended, for whatever reason; an oversized frame is one.
     pub disconnects: u64,
 }

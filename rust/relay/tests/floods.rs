@@ -3,32 +3,13 @@
 mod support;
 
 use snapring_relay::zmq::{Context, SocketKind};
-use snapring_relay::{Endpoint, Host, LinkEvent, Pull, Push, Sink};
+use snapring_relay::{LinkEvent, Pull, Push, Sink, Source};
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use support::{Heard, LOCAL, bring_up, drive, pull_options, push_options, until};
+use support::{Heard, LOCAL, bring_up, drive, pull_options, push_options, resident, shaken, until};
 
 /// Bytes that memory may grow by while a peer pours in many times as much.
 const GROWTH: u64 = 64 << 20;
-
-/// Bytes of memory that this process has resident.
-fn resident() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
-    text.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
-}
-
-/// A connection that has said all that a sender without keys says before its first message.
-fn shaken(endpoint: &Endpoint) -> TcpStream {
-    let Endpoint::Tcp(Host::Address(address), port) = endpoint else { panic!("{endpoint}") };
-    let mut stream = TcpStream::connect((*address, *port)).unwrap();
-    let mut greeting = [0; 64];
-    (greeting[0], greeting[9], greeting[10]) = (0xff, 0x7f, 3);
-    greeting[12..16].copy_from_slice(b"NULL");
-    let ready = b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PUSH";
-    stream.write_all(&greeting).and_then(|()| stream.write_all(ready)).unwrap();
-    stream
-}
 
 /// A sender that is up, and a relay that heard nothing yet.
 fn good() -> (Pull, Heard, Push) {
@@ -43,8 +24,8 @@ fn good() -> (Pull, Heard, Push) {
 #[test]
 fn a_claim_of_a_gibibyte_is_not_believed() {
     let (mut pull, mut heard, mut push) = good();
+    let mut bad = shaken(&mut pull, &mut heard);
     let before = resident();
-    let mut bad = shaken(pull.endpoint());
     bad.write_all(b"\x02").and_then(|()| bad.write_all(&(1_u64 << 30).to_be_bytes())).unwrap();
 
     drive(&mut pull, &mut heard, "the end of one", |heard, _| heard.links.len() == 2);
@@ -53,6 +34,7 @@ fn a_claim_of_a_gibibyte_is_not_believed() {
     assert!(resident().saturating_sub(before) < GROWTH);
     assert!(push.send(b"good").unwrap());
     drive(&mut pull, &mut heard, "the frame of the other", |heard, _| heard.frames == [b"good".to_vec()]);
+    assert_eq!(pull.counters().handshakes_failed, 0);
     assert!(matches!(heard.links[..], [LinkEvent::Up(up), LinkEvent::Down(down)] if up == down), "{:?}", heard.links);
 }
 

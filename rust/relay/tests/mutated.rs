@@ -14,7 +14,7 @@ use snapring_relay::frame::{HEADER_BYTES, Kind};
 use snapring_relay::relay::{Drain, Relay};
 use snapring_relay::zmq::{Context, Socket, SocketKind};
 use snapring_relay::{Endpoint, PullOptions};
-use support::{LOCAL, Rng, pull_options, until};
+use support::{LOCAL, Rng, pull_options, resident, until};
 
 /// Bytes that memory may grow by however many frames came: what an allocator keeps back.
 const GROWTH: u64 = 16 << 20;
@@ -26,12 +26,6 @@ const ODD_WORDS: [u64; 10] =
 
 fn frames() -> u64 {
     std::env::var("SNAPRING_FRAMES").map_or(200_000, |count| count.parse().expect("a number of frames"))
-}
-
-/// Bytes of memory that this process has resident.
-fn resident() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
-    text.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
 /// Every fate but that of all frames; takes of the lock are no frames.

@@ -27,6 +27,7 @@ UNSAFE_FILES = {
     "rust/python/src/slots.rs",
     "rust/relay/build.rs",
     "rust/relay/src/ffi.rs",
+    "rust/relay/src/quota.rs",
     "rust/relay/src/zmq.rs",
     "rust/relay/src/zmq/library.rs",
     "rust/relay/src/zmq/message.rs",

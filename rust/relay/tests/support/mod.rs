@@ -8,7 +8,11 @@ mod core;
 pub(crate) use core::{DEADLINE, Place, Rng, Role, role, until};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::BorrowedFd;
-use snapring_relay::{Admission, Endpoint, LinkEvent, Pull, PullOptions, Push, PushOptions, Received, Sink, Source};
+use snapring_relay::{
+    Admission, Endpoint, Host, LinkEvent, Pull, PullOptions, Push, PushOptions, Received, Sink, Source,
+};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::DirBuilderExt;
 use std::time::Instant;
 
@@ -90,4 +94,30 @@ pub(crate) fn bring_up(pull: &mut Pull, heard: &mut Heard, push: &mut Push) {
         push.links().unwrap();
         push.is_up()
     });
+}
+
+/// Bytes of memory that this process has resident.
+pub(crate) fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// A connection of a stranger that is past its handshake: both ends have said all that goes before the first message.
+pub(crate) fn shaken(pull: &mut Pull, heard: &mut Heard) -> TcpStream {
+    let Endpoint::Tcp(Host::Address(address), port) = *pull.endpoint() else { panic!("{}", pull.endpoint()) };
+    let mut stream = TcpStream::connect((address, port)).unwrap();
+    let mut greeting = [0; 64];
+    (greeting[0], greeting[9], greeting[10]) = (0xff, 0x7f, 3);
+    greeting[12..16].copy_from_slice(b"NULL");
+    let ready = b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PUSH";
+    stream.write_all(&greeting).and_then(|()| stream.write_all(ready)).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut missing = greeting.len() + ready.len();
+    until("the relay's half of the handshake", || {
+        turn(pull, heard, 64);
+        missing -= stream.read(&mut vec![0; missing]).unwrap_or(0); // nothing yet
+        missing == 0
+    });
+    stream.set_nonblocking(false).unwrap();
+    stream
 }
