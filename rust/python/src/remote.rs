@@ -138,12 +138,14 @@ impl RemoteWriter {
     }
 
     /// Why the relay last turned this writer away, or None: keys or addresses that it does not list, another protocol,
-    /// or the wrong key of the relay. The connection is tried again all the time.
+    /// or the wrong key of the relay; also that it has not answered at all for 2 s. The connection is tried again all
+    /// the time, and this stays when one is up.
     #[getter]
     fn last_refusal(&self) -> PyResult<Option<String>> {
         Ok(self.core.last_refusal().or_raise()?.map(|refusal| {
             let reason = match refusal {
                 Refusal::Denied => "does not admit this writer's key or address, or has as many peers as it takes",
+                Refusal::Unanswered => "does not answer: does it run, and does the network reach it?",
                 Refusal::Protocol => "speaks another protocol, or one of both ends has keys and the other has none",
                 Refusal::Dropped if self.has_keys => {
                     "went away during the handshake: is server_key its key, or has it no keys at all?"

@@ -12,7 +12,7 @@ use rustix::time::{
 };
 use snapring_core::Error;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Frames that wait inside libzmq at least and at most. Few, because a newer snapshot makes them worthless; but libzmq's
 /// own thread takes them in turns, and a tight loop of small frames gets more through with 128 than with 8: the test
@@ -28,6 +28,9 @@ pub const RECONNECT_IVL_MAX: i32 = 80;
 pub const CONNECT_TIMEOUT: i32 = 500;
 /// Pause after a refusal, in seconds.
 pub const REFUSED_PAUSE: i64 = 1;
+
+/// Nobody answered for this long: that is told once; shorter ones are restarts.
+pub const UNANSWERED: Duration = Duration::from_secs(2);
 
 /// Whom to trust, and who to be.
 #[derive(Clone, Debug)]
@@ -60,6 +63,22 @@ pub struct Push {
     up: bool,
     // libzmq never again connects after it took offence, at a refusal say.
     given_up: bool,
+    outage: Outage,
+}
+
+/// How long nobody has answered.
+#[derive(Debug, Default)]
+struct Outage {
+    since: Option<Instant>,
+    told: bool,
+}
+
+impl Outage {
+    /// Notes a try without an answer; true once, when that has been so for [`UNANSWERED`].
+    fn goes_on(&mut self) -> bool {
+        let is_long = self.since.get_or_insert_with(Instant::now).elapsed() >= UNANSWERED;
+        is_long && !std::mem::replace(&mut self.told, is_long)
+    }
 }
 
 impl Push {
@@ -94,7 +113,15 @@ impl Push {
             timerfd_create(TimerfdClockId::Monotonic, flags).map_err(|error| Error::io("making a timer", error))?;
         let socket = socket.monitor(event::DESCRIPTORS | event::HANDSHAKES | event::CONNECT_RETRIED)?;
         socket.socket().connect(&target)?;
-        Ok(Self { socket, descriptors: Descriptors::default(), timer, target, up: false, given_up: false })
+        Ok(Self {
+            socket,
+            descriptors: Descriptors::default(),
+            timer,
+            target,
+            up: false,
+            given_up: false,
+            outage: Outage::default(),
+        })
     }
 
     /// Connects anew where libzmq does not, after a pause.
@@ -134,7 +161,13 @@ impl Sink for Push {
             self.descriptors.follow(event)?;
             match event.kind {
                 event::HANDSHAKE_SUCCEEDED => (links.up, self.up) = (true, true),
-                event::CONNECTED | event::CONNECT_RETRIED => self.given_up = false,
+                event::CONNECTED => (self.given_up, self.outage) = (false, Outage::default()),
+                event::CONNECT_RETRIED => {
+                    self.given_up = false;
+                    if self.outage.goes_on() {
+                        links.refused = Some(Refusal::Unanswered);
+                    }
+                }
                 event::DISCONNECTED => {
                     links.down |= self.up;
                     (self.up, self.given_up) = (false, true);

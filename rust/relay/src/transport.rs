@@ -15,6 +15,8 @@ pub enum Refusal {
     /// The other end left or stayed silent during the handshake: it does not have the key that was expected, is
     /// stopping or busy, or saw first what [`Refusal::Protocol`] means.
     Dropped,
+    /// Nobody answers: nothing listens there, or the network loses what is sent.
+    Unanswered,
 }
 
 /// What became of a sender's connection since it was last asked.

@@ -4,11 +4,13 @@ mod support;
 
 use proptest::prelude::*;
 use snapring_relay::Source;
+use snapring_relay::push::UNANSWERED;
 use snapring_relay::zmq::{Context, Socket, SocketKind, option};
 use snapring_relay::{
     Admission, ClientCurve, Endpoint, KeyPair, LinkEvent, Net, Pull, PullOptions, Push, PushOptions, Refusal, Sink,
 };
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 use support::{DEADLINE, Heard, LOCAL, bring_up, drive, made_place, pull_options, push_options, readable, turn, until};
 
 /// A sender without manners: what a stranger's program may send.
@@ -249,6 +251,30 @@ fn an_unserved_gate_is_closed() {
 
     assert_eq!(refused, Some(Refusal::Dropped));
     assert!(pull.recv().unwrap().is_none());
+}
+
+/// That nobody answers is told once in an outage, and not in a short one.
+#[test]
+fn an_outage_is_told() {
+    let pull = Pull::bind(&pull_options(LOCAL)).unwrap();
+    let options = push_options(pull.endpoint());
+    drop(pull);
+    let start = Instant::now();
+    let mut push = Push::connect(&options).unwrap();
+    let mut refused = None;
+
+    until("word of an outage", || {
+        refused = push.links().unwrap().refused;
+        refused.is_some()
+    });
+
+    assert_eq!(refused, Some(Refusal::Unanswered));
+    assert!(start.elapsed() >= UNANSWERED);
+    let later = Instant::now() + UNANSWERED;
+    while Instant::now() < later {
+        assert_eq!(push.links().unwrap().refused, None);
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// A relay that ends and comes back at the same port is found again.

@@ -95,13 +95,14 @@ def test_keys_that_are_not_listed(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("ring_dir")
 def test_nobody_there_and_then_somebody() -> None:
-    """While nothing answers at the relay's address a writer says that it is not connected; it is once there is."""
+    """While nothing answers at the relay's address a writer says so, and is connected once there is."""
     with network(2) as (host, node), snapring.Reader("net", schema=Mark) as reader:
         host.silence()
         endpoint = f"tcp://{host.address}:{PORT}"
         child = sender(node, endpoint, 0)
         eventually(lambda: child.ask()["stats"][0]["published"] > 100)
         assert child.ask()["connected"] == [False]
+        assert f"{endpoint} does not answer" in eventually(lambda: child.ask()["refusals"][0])
         assert child.ask()["stats"][0]["sent"] == 0
 
         relay(host, endpoint)
