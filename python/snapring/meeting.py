@@ -13,8 +13,9 @@ on the same endpoint. What comes through the store is trusted: whoever may write
 
 import logging
 import os
+import re
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Final, Self, cast
 
@@ -25,7 +26,7 @@ from snapring.errors import InvalidValue, RendezvousFailed, StoreUnavailable
 from snapring.relay import Relay
 from snapring.rendezvous import Group, Registration, listener_answers, register, rows, sync_from_leader
 from snapring.rendezvous.patience import Patience
-from snapring.rendezvous.records import decode, encode
+from snapring.rendezvous.records import decode, encode, shown
 
 __all__ = ["Address", "Meeting", "address_in", "meet", "resume"]
 
@@ -41,6 +42,9 @@ PROBE_S: Final = 5.0
 
 PUBLIC_KEY: Final = "public_key"
 """What a row calls it."""
+
+KEY: Final = re.compile(r"[0-9A-Za-z.:+=^!/*?&<>()\[\]{}@%$#-]{40}")
+"""Letters of Z85 (ZeroMQ RFC 32)."""
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -64,7 +68,7 @@ class Meeting:
     def __init__(self, address: Address, group: Group, *, row: Registration | None, relay: Relay | None) -> None:
         self.endpoint, self.server_key = address.endpoint, address.server_key
         self._address, self._group, self._row, self._relay = address, group, row, relay
-        self._admitted: set[str] = set()
+        self._seen: set[str] = set()
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
@@ -87,11 +91,18 @@ class Meeting:
         if self._relay is None or self.server_key is None:
             return 0
         keys = (row.values.get(PUBLIC_KEY) for row in rows(self._group, timeout).values())
-        posted = {key for key in keys if isinstance(key, str)}
-        if fresh := sorted(posted - self._admitted):
-            self._relay.admit(fresh)
-            self._admitted |= posted
-        return len(fresh)
+        fresh = {key for key in keys if isinstance(key, str)} - self._seen
+        self._seen |= fresh
+        return sum(self._admit(self._relay, key) for key in sorted(fresh))
+
+    def _admit(self, relay: Relay, key: str) -> bool:
+        """Admit one; what is no key, and might be a path, keeps nobody else out."""
+        if KEY.fullmatch(key):
+            with suppress(InvalidValue):
+                relay.admit([key])
+                return True
+        _LOG.warning("somebody posted %s to %s as a public key, which it is not", shown(key), self._group.describe())
+        return False
 
     def close(self) -> None:
         """Take back what this process posted: a rank its key, the relay's owner its address. Again does nothing."""

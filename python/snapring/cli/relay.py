@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     group = store.group_of(args)
     if group is not None and group.rank != 0:
         return hold(args, group)
+    if args.key is not None and group is None and not args.client:
+        raise InvalidValue("--key without --client or --store admits nobody; list the ranks' public keys")
     if group is not None and host_of(args) in {"0.0.0.0", "[::]"}:  # noqa: S104  refused
         raise InvalidValue("nobody can connect to all interfaces; give --advertise, what others reach this node by")
     with ExitStack() as stack:

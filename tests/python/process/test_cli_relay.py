@@ -148,6 +148,24 @@ def test_one_command_on_three_nodes(tmp_path: Path) -> None:
     assert {each["endpoint"] for each in met} == {f"tcp://localhost:{port}"}, "the host as given"
 
 
+def test_a_restart_keeps_the_port(ring_dir: Path, tmp_path: Path) -> None:
+    """A relay that was killed comes back on the port that the nodes know, though a new container's memory is empty."""
+    words = ("relay", "far", "--ranks", "1", "--listen", ANY_PORT, "--insecure", "--json")
+    store = ("--store", f"local:{tmp_path / 'store'}")
+    with start(*words, *store) as relay:
+        first = [event(relay), event(relay)]
+        relay.kill()
+        relay.wait()
+    for path in ring_dir.iterdir():
+        path.unlink()
+
+    with start(*words, *store) as relay:
+        second = [event(relay), event(relay)]
+
+    assert [each["event"] for each in second] == ["owner", "met"]
+    assert [each["endpoint"] for each in second] == [each["endpoint"] for each in first]
+
+
 @pytest.mark.usefixtures("ring_dir")
 def test_a_start_can_be_ended(tmp_path: Path) -> None:
     """While nodes are awaited SIGTERM ends the relay in order, and a short timeout names who is missing."""
@@ -171,6 +189,7 @@ def test_a_start_can_be_ended(tmp_path: Path) -> None:
         (("--listen", ANY_PORT), 2, "snapring keys"),
         (("--listen", "udp://127.0.0.1:1"), 2, "no endpoint"),
         (("--nodes", "2"), 2, "--store"),
+        (("--listen", ANY_PORT, "--key", "relay.key"), 2, "admits nobody"),
         (("--store", "redis:x"), 2, "local:DIRECTORY"),
         (("--store", "local:/x", "--nodes", "2", "--node-rank", "2"), 2, "not in 0..1"),
         (("--listen", "tcp://0.0.0.0:0", "--insecure", "--store", "local:STORE", "--nodes", "2"), 2, "--advertise"),

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from etcd_server import etcd
 from snapring import LoadSnapshot, _core
 from snapring.errors import InvalidValue, RendezvousFailed, RendezvousTimeout
 from snapring.meeting import address_in, meet, resume
-from snapring.rendezvous import EtcdGroup, Group, LocalGroup
+from snapring.rendezvous import EtcdGroup, Group, LocalGroup, register
 from support import eventually
 
 ANY_PORT = "tcp://127.0.0.1:0"
@@ -200,6 +201,31 @@ def test_a_member_without_a_key_is_told(tmp_path: Path, key: Callable[[str], str
     thread.join()
 
     assert "snapring keys" in faults[0]
+
+
+@pytest.mark.usefixtures("ring_dir")
+def test_rows_that_hold_no_key(tmp_path: Path, key: Callable[[str], str]) -> None:
+    """What is posted is taken as a key or not at all: a path lets nobody in, and keeps no good key out."""
+    good = _core.public_key(key("rank"))
+    posted = [str(tmp_path), key("rank"), "x" * 39, "~" * 40, good, 7]
+    group = local(tmp_path, 0, 7)
+    with (
+        ExitStack() as stack,
+        snapring.Relay("met", ANY_PORT, ranks=7, key=key("relay")) as relay,
+    ):
+        for rank, text in enumerate(posted, 1):
+            stack.enter_context(register({"public_key": text}, local(tmp_path, rank, 7)))
+        meeting = stack.enter_context(resume(relay, group, key=key("relay")))
+
+        with (
+            snapring.RemoteWriter(
+                meeting.endpoint, rank=5, ranks=7, key=key("rank"), server_key=meeting.server_key
+            ) as writer,
+            snapring.Reader("met") as reader,
+        ):
+            writer.publish(LoadSnapshot(num_running_reqs=5))
+            eventually(lambda: running(reader) == {5: 5})
+        assert meeting.admit() == 0
 
 
 @pytest.mark.usefixtures("ring_dir")
