@@ -163,8 +163,8 @@ class Relay(_core.Relay):
 
     A rank is claimed at its first snapshot and DEAD once its sender said goodbye, or its connection is gone and stays
     so for half a second. Snapshots of a rank that a local writer holds are dropped and counted. Ages count from the
-    publish on the other node, however often a snapshot is sent again; the way through the network counts as no time, and
-    neither does a wait in the socket of a relay that is stopped.
+    publish on the other node, however often a snapshot is sent again; the way through the network counts as no time,
+    and neither does a wait in the socket of a relay that is stopped.
 
     Parameters
     ----------
