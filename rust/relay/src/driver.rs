@@ -20,6 +20,7 @@ use snapring_core::{DirOptions, Directory, Error, Relayed, WriterOptions, clock}
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Suffix of the lock's file beside the ring.
 const OWNER: &str = ".owner";
@@ -30,6 +31,10 @@ const LOCK: &str = ".lock";
 const RETRY_NS: u64 = 20_000_000;
 /// Longest pause between take-overs that fail.
 const LONGEST_RETRY_NS: u64 = 1_000_000_000;
+/// Tries to own before the opener is told that it cannot, and the pause between them.
+const DYING_TRIES: u32 = 10;
+/// As [`DYING_TRIES`].
+const DYING_PAUSE: Duration = Duration::from_millis(5);
 /// In a flood that never ends, a connection's end counts after so long.
 const FLOOD_NS: u64 = 1_000_000_000;
 
@@ -148,7 +153,7 @@ impl Driver {
         };
         driver.options.pull.check()?; // for a standby too, which would find out too late
         if driver.lease.try_take()? {
-            driver.own(true)?;
+            driver.own_soon()?;
         } else if driver.options.standby {
             driver.lease.stand_by()?;
             driver.lease.watch_in(&driver.set)?;
@@ -169,6 +174,17 @@ impl Driver {
     /// By which any thread may have the descriptor readable, and so a turn made, now.
     pub fn timer(&self) -> Arc<Timer> {
         Arc::clone(&self.timer)
+    }
+
+    /// As [`Self::own`], for one who opens, with some patience: who is just dying loses its lock before its socket.
+    fn own_soon(&mut self) -> Result<(), Error> {
+        for _ in 0..DYING_TRIES {
+            match self.own(false) {
+                Err(Error::OwnerBusy { .. } | Error::Io { .. }) => std::thread::sleep(DYING_PAUSE),
+                done => return done,
+            }
+        }
+        self.own(true)
     }
 
     /// Binds the socket and opens the ring, under the lock.
