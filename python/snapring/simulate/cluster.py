@@ -1,5 +1,6 @@
 """The processes of a simulated server, one per rank, as their parent sees them."""
 
+import os
 import secrets
 import selectors
 import signal
@@ -90,7 +91,8 @@ class Cluster:
         self.nodes = Nodes(nodes, ranks)
         self.name = name
         self.ranks = ranks
-        self.directory = directory
+        # On a host of its own a user may look like root, for whom the default would be another place.
+        self.directory = directory or os.environ.get("SNAPRING_DIR") or f"/dev/shm/snapring-{os.geteuid()}"  # noqa: S108
         self.job = f"demo {secrets.token_hex(8)}"
         self.incarnations = [0] * ranks
         self.first_versions: dict[int, int] = {}

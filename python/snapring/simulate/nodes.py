@@ -4,7 +4,6 @@ Node 0 has the ring; its ranks write there. Each node is a host of its own netwo
 talk over the loopback interface.
 """
 
-import os
 import select
 import shutil
 import signal
@@ -60,7 +59,7 @@ class Nodes:
         """Return the command line that runs ``command`` on ``node``."""
         return self._network.command(node, command) if self._network else command
 
-    def start(self, ring: str, job: str, directory: str | None) -> None:
+    def start(self, ring: str, job: str, directory: str) -> None:
         """Make the network, start the relay on node 0, and wait until that listens; with one node, do nothing.
 
         Raises:
@@ -72,8 +71,6 @@ class Nodes:
             self._network = Network(self.count)
         except (InvalidValue, SystemRefused) as error:
             self.why_loopback = str(error)
-        # Where the user looks like root, the default would be another place.
-        directory = directory or os.environ.get("SNAPRING_DIR") or f"/dev/shm/snapring-{os.geteuid()}"  # noqa: S108
         site = Site(ring, self.ranks, job, directory, self.address(0) or _LOOPBACK)
         command = [sys.executable, "-P", "-m", "snapring.simulate.relay_process", msgspec.json.encode(site).decode()]
         pipe = subprocess.PIPE

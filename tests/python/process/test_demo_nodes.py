@@ -11,6 +11,7 @@ import snapring
 from conftest import Spawn
 from pseudo_terminal import COMMAND, PseudoTerminal
 from snapring import SystemRefused
+from snapring.simulate.cluster import Cluster
 from snapring.simulate.network import Network
 from support import eventually
 
@@ -105,6 +106,28 @@ def test_nodes_have_a_network_each(ring_dir: Path, temporary: Path, spawn: Spawn
     assert sum(node["publishes"] for node in report["nodes"]) == report["publishes"] >= sum(versions) > 0
     assert session(child.pid) == []
     assert [*ring_dir.iterdir(), *temporary.iterdir()] == []
+
+
+@pytest.mark.usefixtures("namespaces", "ring_dir")
+def test_users_without_rights_get_hosts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is not root makes the hosts in a user namespace; ranks there find the ring's folder and their keys."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with Cluster("demo", 2, nodes=2) as cluster, cluster.reader() as reader:
+        cluster.start(0)
+        cluster.start(1)
+        eventually(lambda: cluster.poll(0.1) is not None and all(map(cluster.is_ready, range(2))), deadline=120)
+        assert [snap.value.node for snap in reader.read_all()] == [0, 1]
+        users = {Path(f"/proc/{cluster.pid(rank)}/ns/user").readlink() for rank in range(2)}
+
+    assert len(users) == 1
+    assert Path("/proc/self/ns/user").readlink() not in users
+
+
+def test_hosts_have_the_folder_of_their_maker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster settles where its ring is before it enters a namespace in which its user has another number."""
+    monkeypatch.delenv("SNAPRING_DIR")
+
+    assert Cluster("demo", 2, nodes=2).directory == f"/dev/shm/snapring-{os.geteuid()}"
 
 
 def test_without_namespaces_nodes_talk_over_loopback(ring_dir: Path, temporary: Path) -> None:
