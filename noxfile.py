@@ -168,6 +168,14 @@ def kills(session: nox.Session) -> None:
     cargo(session, *arguments, SNAPRING_KILLS=count)
 
 
+@nox.session(venv_backend="none")
+def mutated(session: nox.Session) -> None:
+    """Mutated and replayed frames against the relay, 10,000,000 or as many as given after `--`; some minutes."""
+    count = session.posargs[0] if session.posargs else "10000000"
+    arguments = ("test", "--locked", "--release", "--package", "snapring-relay", "--test", "mutated")
+    cargo(session, *arguments, "--", "--nocapture", SNAPRING_FRAMES=count)
+
+
 @nox.session
 def figure(session: nox.Session) -> None:
     """Draws the picture of `snapring top` that README shows."""

@@ -2,7 +2,8 @@
 
 Both are native objects with a thin Python front, as in :mod:`snapring.ring`. A remote writer has the same ``publish``
 as a local one; a relay needs no call at all, so the ring follows remote ranks while Python is busy elsewhere. The bytes
-between them are documented in ``rust/relay/src/frame.rs``, and any ZeroMQ program can send them.
+between them are documented in ``rust/relay/src/frame.rs``, and any ZeroMQ program can send them:
+``tests/python/pyzmq_sender.py`` is one.
 """
 
 import os
