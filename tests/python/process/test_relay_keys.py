@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -116,7 +117,8 @@ def test_nothing_of_strangers_is_accepted(ring_dir: Path, keys: Keys, push: Call
     [
         ("unlisted", "refused_key", "does not admit this writer's key"),
         ("another relay's", "handshakes_failed", "is server_key its key"),
-        ("none", "handshakes_failed", "does it want key="),
+        # It depends on who is first to see that only one of both has keys.
+        ("none", "handshakes_failed", "does it want key=|one of both ends has keys"),
     ],
 )
 def test_a_refused_writer_learns_why(keys: Keys, wrong: str, counter: str, reason: str) -> None:
@@ -134,7 +136,7 @@ def test_a_refused_writer_learns_why(keys: Keys, wrong: str, counter: str, reaso
         eventually(lambda: writer.last_refusal is not None and relay.stats()[counter] > 0)
 
         assert writer.publish(LoadSnapshot()) == 1
-        assert reason in (writer.last_refusal or "")
+        assert re.search(reason, writer.last_refusal or "")
         assert not writer.is_connected
         assert relay.stats()["received"] == 0
 
