@@ -150,7 +150,7 @@ def bench(session: nox.Session) -> None:
     """Every benchmark once, as a test of itself: each asserts its answer before it is timed."""
     install_wheel(session, "bench")
     session.run("python", "-P", "benches/python/compare.py", "--quick")
-    cargo(session, "bench", "--locked", "--package", "snapring-core", "--", "--test")
+    cargo(session, "bench", "--locked", "--package", "snapring-core", "--package", "snapring-relay", "--", "--test")
 
 
 @nox.session(venv_backend="none")

@@ -117,6 +117,8 @@ class Effort:
         readers: looping reader processes.
         wakes: publishes whose way to an asyncio callback is timed.
         idle_s: seconds without a publish before liveness is asked.
+        bursts: bursts of a rank after which its last snapshot must be there.
+        takeovers: collectors killed.
         imports: fresh interpreters started to time an import.
 
     """
@@ -131,12 +133,24 @@ class Effort:
     readers: int = 16
     wakes: int = 1000
     idle_s: float = 1.0
+    bursts: int = 1_000_000
+    takeovers: int = 30
     imports: int = 11
 
 
 THOROUGH = Effort()
 SMOKE = Effort(
-    rounds=5, batch_us=50.0, single_calls=20, cold_samples=5, segments=1, segment_s=0.3, readers=4, wakes=30, imports=2
+    rounds=5,
+    batch_us=50.0,
+    single_calls=20,
+    cold_samples=5,
+    segments=1,
+    segment_s=0.3,
+    readers=4,
+    wakes=30,
+    bursts=256,
+    takeovers=2,
+    imports=2,
 )
 """Enough to see that everything runs and answers right; its figures mean little."""
 

@@ -12,6 +12,7 @@ from functools import partial
 from alone import cold_row, hot_row, idle_states_row
 from contended import read_beside_writer, tail_ratio, tail_with_readers, tail_without_readers
 from model import Effort, Job, Row
+from remote_rows import remote_rows
 from startup import import_time
 from waking import cost_of_bell, wake_p99, wake_to_callback
 
@@ -26,7 +27,14 @@ LIST_GOALS_US = {8: 0.3, 64: 1.8, 256: 7.0}
 
 def all_rows(effort: Effort) -> list[Row]:
     """Return the rows in the order of the table."""
-    return [*_publish_rows(), *_read_rows(), *_liveness_rows(), *_contended_rows(effort), *_other_rows()]
+    return [
+        *_publish_rows(),
+        *_read_rows(),
+        *_liveness_rows(),
+        *_contended_rows(effort),
+        *_other_rows(),
+        *remote_rows(),
+    ]
 
 
 def _publish_rows() -> list[Row]:
