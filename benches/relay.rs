@@ -4,9 +4,10 @@
 //! asserted before it is timed. The payload has the shape of a full load snapshot: 45 values, most of them present.
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use snapring_core::record::Checks;
 use snapring_core::{
     DirOptions, Field, Kind, Origin, Reader, ReaderOptions, Reading, RecordMut, Relayed, Schema, Value, WriterOptions,
-    clock, record,
+    clock,
 };
 use snapring_relay::counters::Counters;
 use snapring_relay::frame::{self, Frame, job_hash};
@@ -116,13 +117,14 @@ fn frames(criterion: &mut Criterion) {
     assert_eq!(bytes.len(), frame::HEADER_BYTES + schema.record_bytes());
     let (again, payload) = Frame::decode(&bytes).expect("just encoded");
     assert_eq!((again, payload.len()), (frame, schema.record_bytes()));
-    assert_eq!(record::check(&schema, &words, 3), Ok(()));
+    let checks = Checks::of(&schema);
+    assert_eq!(checks.check(&words, 3), Ok(()));
 
     let mut group = criterion.benchmark_group("frame");
     let mut into = Vec::new();
     group.bench_function("encode", |bencher| bencher.iter(|| black_box(&frame).encode(black_box(&words), &mut into)));
     group.bench_function("decode", |bencher| bencher.iter(|| Frame::decode(black_box(&bytes)).map(|(frame, _)| frame)));
-    group.bench_function("check", |bencher| bencher.iter(|| record::check(&schema, black_box(&words), 3)));
+    group.bench_function("check", |bencher| bencher.iter(|| checks.check(black_box(&words), 3)));
     group.finish();
     assert_eq!(into, bytes);
 }

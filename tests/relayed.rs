@@ -4,7 +4,7 @@
 mod support;
 
 use snapring_core::layout::cell;
-use snapring_core::record::check;
+use snapring_core::record::Checks;
 use snapring_core::relayed::Value;
 use snapring_core::{
     Ask, Error, Field, Kind, Origin, Reader, ReaderOptions, Reading, Record, RecordMut, Relayed, Schema, State, Writer,
@@ -181,11 +181,13 @@ fn unsound_records_are_told_from_sound_ones() {
         .with(Field::new("at", Kind::Float).fill(snapring_core::schema::Fill::Timestamp))
         .build()
         .unwrap();
+    let checks = Checks::of(&schema);
+    let wrong = |words: &[u64]| schema.fields()[checks.check(words, 3).unwrap_err()].name.as_str();
     let mut sound = schema.absent().to_vec();
     let set = |words: &mut Vec<u64>, name: &str, value: snapring_core::Value| {
         RecordMut::reopen(&schema, words).unwrap().set(name, Some(&value)).unwrap();
     };
-    assert!(check(&schema, &sound, 3).is_ok());
+    assert!(checks.check(&sound, 3).is_ok());
     set(&mut sound, "count", snapring_core::Value::Int(-4));
     set(&mut sound, "rate", snapring_core::Value::Float(f64::NAN));
     set(&mut sound, "on", snapring_core::Value::Bool(true));
@@ -194,9 +196,9 @@ fn unsound_records_are_told_from_sound_ones() {
     set(&mut sound, "steps", snapring_core::Value::Ints(vec![1, 2]));
     set(&mut sound, "rank", snapring_core::Value::Int(3));
     set(&mut sound, "at", snapring_core::Value::Float(1e9));
-    assert!(check(&schema, &sound, 3).is_ok());
-    assert!(check(&schema, &sound, 2).is_err(), "another rank's");
-    assert!(check(&schema, &sound[1..], 3).is_err(), "cut short");
+    assert!(checks.check(&sound, 3).is_ok());
+    assert!(checks.check(&sound, 2).is_err(), "another rank's");
+    assert!(checks.check(&sound[1..], 3).is_err(), "cut short");
     for (field, word) in [
         ("count", i64::MIN as u64),
         ("on", 2),
@@ -210,15 +212,14 @@ fn unsound_records_are_told_from_sound_ones() {
     ] {
         let mut bad = sound.clone();
         bad[schema.field(field).unwrap().place().word as usize] = word;
-        let error = check(&schema, &bad, 3).unwrap_err();
-        assert_eq!(error.field, field);
+        assert_eq!(wrong(&bad), field);
     }
     let mut bad = sound.clone();
     bad[schema.field("name").unwrap().place().word as usize + 1] = u64::MAX;
-    assert_eq!(check(&schema, &bad, 3).unwrap_err().field, "name", "not UTF-8");
+    assert_eq!(wrong(&bad), "name", "not UTF-8");
     let mut bad = schema.absent().to_vec();
     bad[schema.field("rate").unwrap().place().word as usize] = 0;
-    assert_eq!(check(&schema, &bad, 3).unwrap_err().field, "rate", "absent, yet a number");
+    assert_eq!(wrong(&bad), "rate", "absent, yet a number");
 }
 
 /// A relay stores records as they come, so it takes no ring of another schema, however compatible: one that nobody uses

@@ -157,7 +157,7 @@ def sending(
 
 def flooding(signals: Signals, cpus: set[int], name: str, endpoint: str) -> None:
     """Child: publish without a pause until stopped."""
-    with pinned(cpus), LINES[name].sender(endpoint, RANK, 1, at_once=False) as sender:
+    with pinned(cpus), LINES[name].sender(endpoint, RANK, 1, at_once=True) as sender:
         publish = sender.publisher(range(1000))
         signals.report_ready()
         while not signals.stopped():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from model import Row
-from remote import distinct, drain, publish_call, visible
+from remote import distinct, drain, publish_call, publish_hot, visible
 from remote_trouble import busy_owner, idle_wakes, lost, take_over
 
 PUBLISH_GOALS_US = {"tick": 1.0, "wake": 10.0}
@@ -18,6 +18,7 @@ DISTINCT_GOAL_US = 4.0
 def remote_rows() -> list[Row]:
     """Return the rows in the order of the table."""
     return [
+        Row("remote-publish-hot", "remote publish, tick, 8 in a row", "us", publish_hot, PUBLISH_GOALS_US["tick"]),
         *(
             Row(
                 f"remote-publish-{how}",
@@ -43,7 +44,7 @@ def remote_rows() -> list[Row]:
             Row(f"remote-drain-{n}", f"collect, per snapshot, {n} waiting", "us", partial(drain, pending=n), goal)
             for n, goal in DRAIN_GOALS_US.items()
         ),
-        Row("remote-distinct", "per distinct snapshot collected, restless sender", "us", distinct, DISTINCT_GOAL_US),
+        Row("remote-distinct", "per distinct snapshot collected, wake, no pause", "us", distinct, DISTINCT_GOAL_US),
         *(
             Row(f"remote-lost-{how}", f"last snapshots lost, {how}", "n", partial(lost, at_once=how == "wake"), 0.0)
             for how in ("tick", "wake")

@@ -13,7 +13,7 @@ mod sound;
 use crate::schema::WORD_BYTES;
 
 pub use named::{Record, RecordMut, Value};
-pub use sound::check;
+pub use sound::Checks;
 
 /// The word of an absent integer, bool or enum, and of the length of an absent text or list.
 pub const ABSENT_INT: u64 = i64::MIN as u64;

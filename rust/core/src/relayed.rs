@@ -15,7 +15,6 @@ use crate::mapping::{Access, Mapping};
 use crate::options::WriterOptions;
 use crate::slot::{Newest, Origin, Slot, Stamp};
 use crate::sync::Ordering;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Rounds of following a ring that another process is replacing: a relay tries again soon, and whoever drives it is not
@@ -35,7 +34,8 @@ struct Attached {
     ring: Attachment,
     /// The whole file.
     map: Mapping,
-    held: HashMap<u32, Held>,
+    /// Of each rank; `None` where it is not held.
+    held: Vec<Option<Held>>,
     /// A publish since the bell was last rung.
     silent: bool,
 }
@@ -70,7 +70,8 @@ impl Attached {
                 return Ok(None);
             }
             ring.find_bell(options)?;
-            Ok(Some(Self { ring, map, held: HashMap::new(), silent: false }))
+            let held = vec![None; ring.header.geometry.ranks as usize];
+            Ok(Some(Self { ring, map, held, silent: false }))
         })
     }
 
@@ -88,7 +89,7 @@ impl Attached {
         let taking = Taking { header_page: &self.map, own, filler: FILLER_RELAY };
         match self.ring.claim_slot(options, rank, &self.slot(rank), &taking) {
             Ok(Some(Taken { version, epoch })) => {
-                self.held.insert(rank, Held { version, epoch });
+                self.held[rank as usize] = Some(Held { version, epoch });
                 Ok(true)
             }
             Err(Error::WriterBusy { .. }) => Ok(false),
@@ -97,8 +98,12 @@ impl Attached {
         }
     }
 
+    fn holds(&self, rank: u32) -> bool {
+        matches!(self.held.get(rank as usize), Some(Some(_)))
+    }
+
     fn put(&mut self, rank: u32, value: &Value<'_>) -> Option<u64> {
-        let held = self.held.get_mut(&rank)?;
+        let held = self.held[rank as usize].as_mut()?;
         held.version += 1;
         let Held { version, epoch } = *held;
         let Value { origin, mono_ns, wall_ns, payload, len } = *value;
@@ -148,21 +153,22 @@ impl Relayed {
     }
 
     /// True while this relay claims `rank`.
+    #[inline]
     pub fn holds(&self, rank: u32) -> bool {
-        self.attached.as_ref().is_some_and(|attached| attached.held.contains_key(&rank))
+        self.attached.as_ref().is_some_and(|attached| attached.holds(rank))
     }
 
     /// True where a relay filled the slot of `rank`, never said that it is dead, and is not this one.
     pub fn is_orphan(&mut self, rank: u32) -> Result<bool, Error> {
         let attached = self.attached()?;
         let slot = attached.slot(rank);
-        Ok(slot.head() != 0 && slot.load(word::FILLER) == FILLER_RELAY && !attached.held.contains_key(&rank))
+        Ok(slot.head() != 0 && slot.load(word::FILLER) == FILLER_RELAY && !attached.holds(rank))
     }
 
     /// Says that another incarnation of the rank writes from now on.
     pub fn raise_epoch(&mut self, rank: u32) -> Result<(), Error> {
         let attached = self.attached()?;
-        if let Some(held) = attached.held.get_mut(&rank) {
+        if let Some(held) = &mut attached.held[rank as usize] {
             held.epoch += 1;
             let epoch = held.epoch;
             attached.slot(rank).store(word::EPOCH, epoch);
@@ -194,7 +200,7 @@ impl Relayed {
     /// Stores a sign of life of `rank`, seen at `mono_ns`; nothing where the rank is not held.
     pub fn beat(&mut self, rank: u32, mono_ns: u64) -> Result<(), Error> {
         let attached = self.attached()?;
-        if attached.held.contains_key(&rank) {
+        if attached.holds(rank) {
             attached.slot(rank).beat(attached.ring.time_namespace, mono_ns);
         }
         Ok(())
@@ -203,7 +209,7 @@ impl Relayed {
     /// Gives `rank` back because it is gone: readers see it DEAD. Nothing where it is not held.
     pub fn release_dead(&mut self, rank: u32) -> Result<(), Error> {
         let attached = self.attached()?;
-        if attached.held.remove(&rank).is_some() {
+        if attached.held[rank as usize].take().is_some() {
             // In this order: without a claim and without the word, a reader would take the rank for STALE.
             attached.slot(rank).store(word::FILLER, FILLER_RELAY_DEAD);
             claim::release(attached.ring.claim.fd()?, Range::one(rank))?;
@@ -211,19 +217,27 @@ impl Relayed {
         Ok(())
     }
 
+    fn has_moved(&mut self, now_ns: u64) -> Result<bool, Error> {
+        if !self.token.is_here() {
+            return Err(Error::Forked("relay"));
+        }
+        let attached = self.attached.as_mut().ok_or(Error::Closed("relay"))?;
+        let retired = attached.map.words()[header_word::RETIRED].load(Ordering::Relaxed) != 0;
+        Ok(retired || attached.ring.has_moved(&self.options, now_ns))
+    }
+
     /// Follows a ring that was replaced or removed, and takes along what it holds; looks at most once a second. True
     /// when it moved.
     pub fn follow(&mut self, now_ns: u64) -> Result<bool, Error> {
-        let options = self.options.clone();
-        let attached = self.attached()?;
-        let retired = attached.map.words()[header_word::RETIRED].load(Ordering::Relaxed) != 0;
-        if !retired && !attached.ring.has_moved(&options, now_ns) {
+        if !self.has_moved(now_ns)? {
             return Ok(false);
         }
+        let options = self.options.clone();
+        let attached = self.attached()?;
         let mut next = Attached::open(&options, &attached.ring.origins(Legacy::default())?, FOLLOW_ROUNDS)?;
         let room = next.ring.header.geometry.payload_bytes;
         let mut row = vec![0; cell::PAYLOAD + attached.ring.header.geometry.payload_words()];
-        for (&rank, held) in &attached.held {
+        for (rank, held) in (0..).zip(&attached.held).filter_map(|(rank, held)| Some((rank, held.as_ref()?))) {
             let own = Legacy { epoch: held.epoch, version: held.version };
             if attached.newest(rank, &mut row) && next.hold(&options, rank, own)? {
                 let Stamp { origin, mono_ns, wall_ns, len, .. } = Stamp::of(&row);

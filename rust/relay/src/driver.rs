@@ -10,12 +10,10 @@ use crate::gate::Admission;
 use crate::intake::{self, Intake, Peer};
 use crate::lease::Lease;
 use crate::pull::{Pull, PullOptions};
+use crate::timer::Timer;
 use crate::transport::{self, LinkEvent, Received, Source};
 use rustix::event::epoll;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
 use snapring_core::{DirOptions, Directory, Error, Relayed, WriterOptions, clock};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,6 +33,9 @@ const LONGEST_RETRY_NS: u64 = 1_000_000_000;
 const DYING_TRIES: u32 = 10;
 /// As [`DYING_TRIES`].
 const DYING_PAUSE: Duration = Duration::from_millis(5);
+/// So many frames in a row share a moment of receipt, that of the first one: they wait for microseconds, and a value may
+/// be taken for older than it is, but never for younger.
+const SAME_RECEIPT: usize = 16;
 /// In a flood that never ends, a connection's end counts after so long.
 const FLOOD_NS: u64 = 1_000_000_000;
 
@@ -134,7 +135,7 @@ impl Driver {
         let what = |error| Error::io("making a descriptor to wait on", error);
         let set = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(what)?;
         let timer = Arc::new(Timer::new()?);
-        watch(&set, timer.0.as_fd())?;
+        watch(&set, timer.as_fd())?;
         let directory = Directory::open_or_create(&options.ring.dir)?;
         let lease = Lease::open(&directory, &format!("{}{OWNER}", options.ring.name))?;
         let socket_lease = socket_lease(&options.pull.endpoint)?;
@@ -221,7 +222,7 @@ impl Driver {
     /// What goes wrong is noted in the status and tried again; a relay does not end by itself.
     pub fn turn(&mut self, frames: usize) {
         let now_ns = clock::mono_ns();
-        self.timer.hear();
+        self.timer.hear(now_ns);
         let next = if self.owner.is_some() { self.serve(frames, now_ns) } else { self.stand_by(now_ns) };
         let next = next.unwrap_or_else(|error| {
             self.status.note(&error);
@@ -276,10 +277,14 @@ impl Driver {
         // Asked before the frames: of a connection that is seen to end here, all frames are in the queue already.
         self.endings.note(pull, now_ns)?;
         let mut left = frames;
+        let mut receipt_ns = now_ns;
         while left > 0 {
             match pull.recv()? {
                 Some(Received::Frame { bytes, peer }) => {
-                    intake.take(bytes, self.endings.name(peer), clock::mono_ns());
+                    if left.is_multiple_of(SAME_RECEIPT) {
+                        receipt_ns = clock::mono_ns();
+                    }
+                    intake.take(bytes, self.endings.name(peer), receipt_ns);
                 }
                 Some(Received::Multipart) => intake.take_multipart(),
                 None => break,
@@ -304,30 +309,6 @@ impl Driver {
         self.status.owns(None, self.lease.term());
         drop(pull);
         intake.close(self.options.ring.keep || self.lease.has_standby()?)
-    }
-}
-
-/// A descriptor that is readable from a moment on.
-pub struct Timer(OwnedFd);
-
-impl Timer {
-    fn new() -> Result<Self, Error> {
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, flags);
-        timer.map(Self).map_err(|error| Error::io("making a timer", error))
-    }
-
-    /// Readable from `at_ns` on the monotonic clock, or never for `None`; in the place of what was set before.
-    pub fn set(&self, at_ns: Option<u64>) {
-        let at_ns = at_ns.map_or(0, |at_ns| at_ns.max(1)); // 0 would disarm it
-        let it_value = Timespec { tv_sec: (at_ns / 1_000_000_000) as i64, tv_nsec: (at_ns % 1_000_000_000) as i64 };
-        let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // Only a bad descriptor or a bad time could make this fail.
-        let _ = timerfd_settime(&self.0, TimerfdTimerFlags::ABSTIME, &Itimerspec { it_interval, it_value });
-    }
-
-    fn hear(&self) {
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
 }
 
@@ -359,7 +340,11 @@ impl Endings {
     /// Tells the intake of those noted before the queue was `drained`; in a flood that never ends, of those a second old.
     fn apply(&mut self, drained: bool, pull: &mut Pull, intake: &mut Intake, now_ns: u64) -> Result<(), Error> {
         let ready = self.noted.len();
+        if ready == 0 {
+            return Ok(());
+        }
         // A descriptor that is used again by now may have carried frames of its new connection just now.
+        pull.look()?;
         self.note(pull, now_ns)?;
         let mut index = 0;
         self.noted.retain(|&(peer, noted_ns, again)| {

@@ -120,10 +120,6 @@ impl Gate {
         self.socket.fd()
     }
 
-    pub(crate) fn has_question(&self) -> Result<bool, Error> {
-        self.socket.has_input()
-    }
-
     /// Answers the next question, `None` when there is none; `full` says that there are too many peers.
     pub(crate) fn answer(&mut self, full: bool) -> Result<Option<Verdict>, Error> {
         let Some(question) = self.question()? else { return Ok(None) };

@@ -7,8 +7,9 @@
 use crate::counters::{Counters, count};
 use crate::frame::{Frame, Kind, job_hash};
 use crate::origin::{Verdict, incarnation, judge};
+use snapring_core::record::Checks;
 use snapring_core::relayed::Value;
-use snapring_core::{Codec, Error, Header, Origin, Relayed, clock, record};
+use snapring_core::{Codec, Error, Header, Origin, Relayed, clock};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -46,6 +47,8 @@ const UNKNOWN: Rank = Rank { peer: NOBODY, gone: None, newest: None, spoke: fals
 pub struct Intake {
     ring: Relayed,
     header: Arc<Header>,
+    /// Of a record; `None` for free payloads.
+    checks: Option<Checks>,
     fingerprint: u64,
     job: u64,
     ranks: Vec<Rank>,
@@ -72,6 +75,7 @@ impl Intake {
         let job = job_hash(job);
         Ok(Self {
             ring,
+            checks: checks(&header),
             header,
             fingerprint,
             job,
@@ -165,15 +169,11 @@ impl Intake {
             last[..rest.len()].copy_from_slice(rest);
             self.words.push(u64::from_le_bytes(last));
         }
-        let schema = &self.header.schema;
-        if schema.codec() == Codec::Record {
-            if !rest.is_empty() || record::check(schema, &self.words, frame.rank).is_err() {
-                return Err(UNSOUND);
-            }
-        } else if payload.len() > self.header.geometry.payload_bytes {
-            return Err(UNSOUND);
-        }
-        Ok(())
+        let sound = match &self.checks {
+            Some(checks) => rest.is_empty() && checks.check(&self.words, frame.rank).is_ok(),
+            None => payload.len() <= self.header.geometry.payload_bytes,
+        };
+        if sound { Ok(()) } else { Err(UNSOUND) }
     }
 
     /// Origin of the newest value in the slot: known while the rank is held, because nobody else can write it then.
@@ -285,6 +285,7 @@ impl Intake {
             self.follow_at_ns = now_ns + FOLLOW_AGAIN_NS; // unless it works
             if self.ring.follow(now_ns)? {
                 self.header = self.ring.header()?;
+                self.checks = checks(&self.header);
             }
             self.follow_at_ns = 0;
         }
@@ -316,6 +317,10 @@ impl Intake {
     pub fn close(mut self, keep: bool) -> Result<(), Error> {
         self.ring.close(keep)
     }
+}
+
+fn checks(header: &Header) -> Option<Checks> {
+    (header.schema.codec() == Codec::Record).then(|| Checks::of(&header.schema))
 }
 
 /// Why a message was not taken.

@@ -24,6 +24,7 @@ pub mod push;
 mod quota;
 pub mod relay;
 pub mod sender;
+pub mod timer;
 pub mod transport;
 pub mod zmq;
 

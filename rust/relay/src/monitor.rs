@@ -72,11 +72,6 @@ impl Monitored {
         Ok(Some(event))
     }
 
-    /// Whether an event waits.
-    pub fn has_event(&self) -> Result<bool, Error> {
-        self.follower.has_input()
-    }
-
     /// As [`Socket::fd`], for events.
     pub fn events_fd(&self) -> Result<BorrowedFd<'_>, Error> {
         self.follower.fd()

@@ -2,6 +2,11 @@
 //!
 //! libzmq's own descriptors are edge-triggered. So they stand in an epoll set together with an eventfd that
 //! [`Source::rearm`] keeps readable while anything waits inside libzmq.
+//!
+//! Each question to libzmq that ends with "nothing there" costs a system call, and most turns bring frames only. So a
+//! turn asks the epoll set once what there is, and then only those sockets that may have something: one whose descriptor
+//! is readable, or one that was left before it said "nothing there". After that answer the next message makes the
+//! descriptor readable.
 
 use crate::curve::PublicKey;
 use crate::endpoint::{Endpoint, check_ipc_place, inode};
@@ -11,8 +16,9 @@ use crate::monitor::event;
 use crate::quota::Quota;
 use crate::transport::{LinkCounters, LinkEvent, Received, Source};
 use crate::zmq::{Context, Message, Monitored, Socket, SocketKind, option};
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
 use snapring_core::Error;
 use snapring_core::fork::Token;
 use std::collections::{HashSet, VecDeque};
@@ -32,6 +38,13 @@ const CURVE_BYTES: usize = 33;
 const HANDSHAKE_BYTES: usize = 1024;
 /// ZAP's name for what this gate guards; any will do.
 const DOMAIN: &[u8] = b"snapring";
+
+/// Names in the epoll set of what a turn need not always ask.
+const OTHERS: u64 = 0;
+const EVENTS: u64 = 1;
+const QUESTIONS: u64 = 2;
+const WATCHED: usize = 4;
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// Where to listen, and to whom.
 #[derive(Clone, Debug)]
@@ -79,10 +92,19 @@ pub struct Pull {
     all: OwnedFd,
     sticky: OwnedFd,
     raised: bool,
+    /// What may have something, as far as this value has heard.
+    due: Due,
     endpoint: Endpoint,
     // Of an ipc socket, else 0.
     inode: u64,
     token: Token,
+}
+
+#[derive(Debug)]
+struct Due {
+    frames: bool,
+    events: bool,
+    questions: bool,
 }
 
 impl Pull {
@@ -100,10 +122,10 @@ impl Pull {
             .map_err(|error| Error::io("making an eventfd", error))?;
         let all =
             epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| Error::io("making an epoll set", error))?;
-        watch(&all, sticky.as_fd())?;
-        watch(&all, socket.socket().fd()?)?;
-        watch(&all, socket.events_fd()?)?;
-        watch(&all, gate.fd()?)?;
+        watch(&all, sticky.as_fd(), OTHERS)?;
+        watch(&all, socket.socket().fd()?, OTHERS)?;
+        watch(&all, socket.events_fd()?, EVENTS)?;
+        watch(&all, gate.fd()?, QUESTIONS)?;
         let mut pull = Self {
             socket,
             gate,
@@ -117,6 +139,7 @@ impl Pull {
             all,
             sticky,
             raised: false,
+            due: Due { frames: true, events: true, questions: true },
             endpoint: options.endpoint.clone(),
             inode: 0,
             token: Token::current()?,
@@ -148,10 +171,37 @@ impl Pull {
         self.gate.list(clients);
     }
 
+    fn here(&self) -> Result<(), Error> {
+        if self.token.is_here() { Ok(()) } else { Err(Error::Forked("relay's socket")) }
+    }
+
+    /// Hears which sockets may have something, for the calls that follow.
+    pub fn look(&mut self) -> Result<(), Error> {
+        self.here()?;
+        let nothing = epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(OTHERS) };
+        let mut ready = [nothing; WATCHED];
+        let count = match epoll::wait(&self.all, &mut ready, Some(&AT_ONCE)) {
+            Err(Errno::INTR) => return Ok(()), // they stay readable for the next turn
+            count => count.map_err(|error| Error::io("looking at an epoll set", error))?,
+        };
+        for event in &ready[..count] {
+            match event.data.u64() {
+                EVENTS => self.due.events = true,
+                QUESTIONS => self.due.questions = true,
+                _ => {} // frames are always asked for
+            }
+        }
+        Ok(())
+    }
+
     /// Takes what the monitor tells.
     fn follow(&mut self) -> Result<(), Error> {
         for _ in 0..TURN {
-            let Some(event) = self.socket.next_event()? else { break };
+            self.due.events = true;
+            let Some(event) = self.socket.next_event()? else {
+                self.due.events = false;
+                break;
+            };
             self.descriptors.follow(event)?;
             match event.kind {
                 event::ACCEPTED => {
@@ -177,11 +227,15 @@ impl Pull {
 
 impl Source for Pull {
     fn serve_gate(&mut self) -> Result<(), Error> {
+        self.look()?;
         for _ in 0..TURN {
+            if !self.due.questions {
+                break;
+            }
             // The connection in question is among the peers already: libzmq told of it before it asked.
             self.follow()?;
             match self.gate.answer(self.peers.len() > self.max_peers)? {
-                None => break,
+                None => self.due.questions = false,
                 Some(Verdict::Granted) => {}
                 Some(Verdict::UnknownKey) => self.counters.refused_key += 1,
                 Some(Verdict::UnknownAddress) => self.counters.refused_address += 1,
@@ -192,13 +246,17 @@ impl Source for Pull {
     }
 
     fn links(&mut self, tell: &mut dyn FnMut(LinkEvent)) -> Result<(), Error> {
-        self.follow()?;
+        self.here()?;
+        if self.due.events {
+            self.follow()?;
+        }
         self.pending.drain(..).for_each(tell);
         Ok(())
     }
 
     fn recv(&mut self) -> Result<Option<Received<'_>>, Error> {
-        if !self.socket.socket().recv(&mut self.message)? {
+        self.due.frames = self.socket.socket().recv(&mut self.message)?;
+        if !self.due.frames {
             return Ok(None);
         }
         let peer = self.message.source();
@@ -212,10 +270,9 @@ impl Source for Pull {
     }
 
     fn rearm(&mut self) -> Result<(), Error> {
+        self.here()?;
         self.counters.endless += self.quota.enforce();
-        // All three are asked, because asking clears their edges.
-        let waiting = self.socket.socket().has_input()? | self.socket.has_event()? | self.gate.has_question()?;
-        let due = waiting || !self.pending.is_empty();
+        let due = self.due.frames || self.due.events || self.due.questions || !self.pending.is_empty();
         if due == self.raised {
             return Ok(());
         }
@@ -257,9 +314,9 @@ impl Drop for Pull {
     }
 }
 
-fn watch(all: &OwnedFd, fd: BorrowedFd<'_>) -> Result<(), Error> {
-    let nothing = epoll::EventData::new_u64(0);
-    epoll::add(all, fd, nothing, epoll::EventFlags::IN).map_err(|error| Error::io("filling an epoll set", error))
+fn watch(all: &OwnedFd, fd: BorrowedFd<'_>, name: u64) -> Result<(), Error> {
+    let name = epoll::EventData::new_u64(name);
+    epoll::add(all, fd, name, epoll::EventFlags::IN).map_err(|error| Error::io("filling an epoll set", error))
 }
 
 fn restrict(socket: &Socket, options: &PullOptions) -> Result<(), Error> {

@@ -1,7 +1,8 @@
 //! A relay and who drives it: a native thread, or the host's event loop.
 
 use crate::curve::PublicKey;
-use crate::driver::{Driver, RelayOptions, Status, Timer};
+use crate::driver::{Driver, RelayOptions, Status};
+use crate::timer::Timer;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use snapring_core::Error;
