@@ -43,7 +43,7 @@ def publish_hot(bench: Bench) -> Cells:
 
 
 def _publish(bench: Bench, *, at_once: bool, calls: int) -> Cells:
-    """Return the mean of `calls` calls after each pause, as a median. Sender and collector have their own processors."""
+    """Return the mean of `calls` calls after each pause, as a median. Both ends have their own processors."""
 
     def measure(name: str) -> Figure:
         where = peers.new_room(bench.home)
