@@ -30,7 +30,7 @@ fn schema() -> Arc<Schema> {
     let fields =
         (0..FIELDS).map(|index| Field::new(&name(index), if index < INTEGERS { Kind::Int } else { Kind::Float }));
     Arc::new(
-        fields.fold(Schema::builder("Load"), |builder, field| builder.with(field)).build().expect("a sound schema"),
+        fields.fold(Schema::builder("Load"), snapring_core::schema::Builder::with).build().expect("a sound schema"),
     )
 }
 
