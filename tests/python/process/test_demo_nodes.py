@@ -89,7 +89,6 @@ def test_nodes_have_a_network_each(ring_dir: Path, temporary: Path, spawn: Spawn
     with snapring.Reader("demo", schema=None) as reader:
         nodes = [snap["node"] for snap in reader.read_all()]
         eventually(lambda: all(snap["total_received_reqs"] > 1 for snap in reader.read_all()))
-        versions = reader.view().versions.tolist()
 
     child.terminate()
     report = json.loads(child.communicate(timeout=60)[0])
@@ -103,7 +102,7 @@ def test_nodes_have_a_network_each(ring_dir: Path, temporary: Path, spawn: Spawn
         (2, "10.77.0.3", [4, 5]),
     ]
     assert sum(node["requests"] for node in report["nodes"]) == report["requests_done"]
-    assert sum(node["publishes"] for node in report["nodes"]) == report["publishes"] >= sum(versions) > 0
+    assert sum(node["publishes"] for node in report["nodes"]) == report["publishes"] > 0
     assert session(child.pid) == []
     assert [*ring_dir.iterdir(), *temporary.iterdir()] == []
 
