@@ -188,8 +188,8 @@ class Relay(_core.Relay):
     key
         Own key file, made by ``snapring keys``; needed for ``tcp://``.
     clients
-        Public keys that may connect: 40 characters each, or ``.pub`` files, or directories of such. More can be
-        admitted later by ``admit``.
+        Public keys that may connect: 40 characters each, or ``.pub`` files, or directories of such; none by default.
+        More can be admitted later by ``admit``.
     allow
         Addresses that may connect, as ``"10.0.0.0/8"`` or ``"::1"``; all by default.
     insecure
@@ -226,7 +226,7 @@ class Relay(_core.Relay):
         standby: bool = True,
         kill_hung: float | None = None,
         key: Path | None = None,
-        clients: Iterable[Path] = (),
+        clients: Iterable[Path] | None = None,
         allow: Iterable[str] | None = None,
         insecure: bool = False,
         max_peers: int | None = None,
@@ -250,7 +250,7 @@ class Relay(_core.Relay):
             standby=standby,
             kill_hung=kill_hung,
             key=key,
-            clients=[os.fspath(client) for client in clients],
+            clients=[os.fspath(client) for client in clients or ()],
             allow=None if allow is None else list(allow),
             insecure=insecure,
             max_peers=max_peers,

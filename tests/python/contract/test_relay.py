@@ -237,3 +237,10 @@ def test_a_list_of_clients_needs_keys() -> None:
     """Whoever lists who may connect does not get a relay that lets everybody in."""
     with pytest.raises(snapring.InvalidValue, match="key="):
         snapring.Relay("far", "tcp://127.0.0.1:0", ranks=1, clients=["x" * 40], insecure=True)
+
+
+@pytest.mark.usefixtures("ring_dir")
+def test_no_list_of_clients() -> None:
+    """None lists nobody, as it does for addresses: options of a configuration pass through as they are."""
+    with snapring.Relay("far", ranks=1, clients=None, allow=None) as relay:
+        assert relay.is_owner
