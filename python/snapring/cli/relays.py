@@ -7,7 +7,7 @@ import stat
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -99,16 +99,16 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 @contextmanager
 def _locked(path: Path) -> Iterator[bool]:
     """Whether this process has the lock of an owner now; True too where no relay ever made its file."""
-    try:
-        with _opened(path, os.O_RDWR) as file:
-            try:
-                fcntl.fcntl(file, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK))
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-    except FileNotFoundError:
-        yield True
+    with ExitStack() as stack:
+        mine = True
+        try:
+            file = stack.enter_context(_opened(path, os.O_RDWR))
+            fcntl.fcntl(file, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK))
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            mine = False
+        yield mine  # outside of the try: what the block raises is the caller's
 
 
 def _is_locked(file: int) -> bool:
