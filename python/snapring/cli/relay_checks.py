@@ -45,9 +45,11 @@ def check_owner(owner: Owner) -> Finding:
 
 
 def check_descriptors(owner: Owner, ranks: int) -> Iterator[Finding]:
-    """Whether all ranks can connect: each takes a descriptor of the owner."""
+    """Whether all ranks can connect: each takes a descriptor of the owner; nothing where its limit cannot be seen."""
+    if not owner.here:  # in this pid namespace its pid is nobody's, or somebody else's
+        return
     try:
-        soft, _ = resource.prlimit(owner.pid if owner.here else 0, resource.RLIMIT_NOFILE)
+        soft, _ = resource.prlimit(owner.pid, resource.RLIMIT_NOFILE)
     except (OSError, ValueError):  # it has just ended
         return
     needed = ranks + SPARE_FILES

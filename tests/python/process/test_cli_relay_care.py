@@ -1,7 +1,10 @@
 """What ``snapring doctor`` says of relays, and what ``snapring gc`` leaves alone."""
 
+import errno
 import json
 import os
+import resource
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,7 +15,7 @@ import pytest
 
 import snapring
 from command import snapring as command
-from snapring.cli.relay_checks import check_owner
+from snapring.cli.relay_checks import check_descriptors, check_owner
 from snapring.cli.relays import Owner, dead_sockets, owners, remove_socket
 from support import eventually
 
@@ -152,3 +155,28 @@ def test_ages_of_an_owner(ring_dir: Path) -> None:
         assert 0 <= owner.silent <= time.monotonic() - before
         assert owner.up > 0
     assert not owners(ring_dir)[0].held
+
+
+def test_a_socket_that_goes_meanwhile(ring_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody ever locked, a socket that somebody else removes first is an error of the file and no other."""
+    path = ring_dir / "far.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+
+    def gone(_: Path) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+    monkeypatch.setattr(Path, "unlink", gone)
+
+    with pytest.raises(FileNotFoundError):
+        remove_socket(path)
+
+
+def test_limits_of_another_pid_namespace() -> None:
+    """The limits of an owner whose pid means nothing here are not judged; those of one that is here are."""
+    here = Owner(ring="far", held=True, pid=os.getpid(), here=True, term=1, up=60.0, silent=0.0)
+    elsewhere = Owner(ring="far", held=True, pid=1, here=False, term=1, up=60.0, silent=0.0)
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    assert [finding.level for finding in check_descriptors(here, soft)] == ["warn"]
+    assert list(check_descriptors(elsewhere, soft)) == []
