@@ -11,7 +11,7 @@
 use rustix::event::epoll;
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{OFlags, inotify};
-use rustix::io::{pread, pwrite};
+use rustix::io::{Errno, pread, pwrite};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use snapring_core::claim::{self, Range};
 use snapring_core::fork::ClaimFile;
@@ -142,8 +142,11 @@ impl Lease {
     /// Declares itself a standby and listens for the owner's end.
     pub fn stand_by(&mut self) -> Result<(), Error> {
         claim::share(self.lock.fd()?, STANDBY)?;
-        // Instances of inotify are limited per user; the slow tries serve without.
-        self.watch = listen(self.lock.fd()?).ok();
+        // Instances of inotify are limited per user; the slow tries serve without. One that was deafened hears again.
+        self.watch = match self.watch.take() {
+            None => listen(self.lock.fd()?).ok(),
+            Some((watch, _)) => hear(&watch, self.lock.fd()?).ok().map(|number| (watch, number)),
+        };
         Ok(())
     }
 
@@ -156,11 +159,13 @@ impl Lease {
         }
     }
 
-    /// Adds what is to be waited for to an epoll set.
+    /// Adds what is to be waited for to an epoll set, unless it is there already.
     pub fn watch_in(&self, set: &OwnedFd) -> Result<(), Error> {
         let Some((watch, _)) = &self.watch else { return Ok(()) };
-        epoll::add(set, watch, epoll::EventData::new_u64(0), epoll::EventFlags::IN)
-            .map_err(|error| Error::io("waiting for the relay's lock", error))
+        match epoll::add(set, watch, epoll::EventData::new_u64(0), epoll::EventFlags::IN) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(Error::io("waiting for the relay's lock", error)),
+        }
     }
 
     /// One turn of a standby: hears the events, tries, and says when to try again at the latest, ns on the monotonic
@@ -270,9 +275,12 @@ impl Drop for Lease {
 /// Hears when somebody who could write `file` closes it.
 fn listen(file: BorrowedFd<'_>) -> rustix::io::Result<(OwnedFd, i32)> {
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let number = inotify::add_watch(&watch, path, inotify::WatchFlags::CLOSE_WRITE)?;
+    let number = hear(&watch, file)?;
     Ok((watch, number))
+}
+
+fn hear(watch: &OwnedFd, file: BorrowedFd<'_>) -> rustix::io::Result<i32> {
+    inotify::add_watch(watch, format!("/proc/self/fd/{}", file.as_raw_fd()), inotify::WatchFlags::CLOSE_WRITE)
 }
 
 /// Takes all events; false where there was none.
