@@ -1,18 +1,15 @@
 """``snapring relay``: snapshots of ranks on other nodes, into a ring of this one."""
 
 import argparse
+import errno
 import select
-import signal
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from types import FrameType
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Final
 
 from snapring.cli import options, output, store
-from snapring.cli.terminal import StopRequest, catch_stop
-from snapring.errors import InvalidValue, RendezvousFailed
+from snapring.cli.terminal import StopRequest, catch_stop, ended_by_signals
+from snapring.errors import InvalidValue, SnapringError, SystemRefused
 
 if TYPE_CHECKING:
     from snapring.meeting import Meeting
@@ -35,15 +32,15 @@ The first relay of a ring owns its socket, others stand by and take over within
 milliseconds. tcp:// needs --key, and lets in those listed by --client or
 through the store. With --store, start the same command on every node: node 0
 relays, and the others print its address and public key for their ranks, and
-post the public half of --key, by which their ranks get in. Give each launch a
---job of its own.
+post the public half of --key, by which their ranks get in. Each launch needs a
+--job of its own: the address that a killed one left behind misleads the next.
 
 examples:
   snapring relay llama --ranks 8
   snapring relay llama --ranks 16 --listen tcp://10.0.0.1:5600 \\
       --key relay.key --client keys/
   snapring relay llama --ranks 16 --listen tcp://10.0.0.1:0 --key node.key \\
-      --store etcd:http://10.0.0.1:2379 --nodes 2 --node-rank 0
+      --store etcd:http://10.0.0.1:2379 --nodes 2 --node-rank 0 --job launch-7
 """
 
 
@@ -64,9 +61,10 @@ def add_parser(verbs: options.Verbs) -> None:
     parser.add_argument("--insecure", action="store_true", help=text)
     parser.add_argument("--job", default="", metavar="JOB", help="job of the ring and of its ranks")
     parser.add_argument("--keep", action="store_true", help="leave the ring when this ends")
-    parser.add_argument("--no-standby", action="store_true", help="fail where another relay owns the ring")
+    standby = parser.add_mutually_exclusive_group()
+    standby.add_argument("--no-standby", action="store_true", help="fail where another relay owns the ring")
     text = "as a standby, kill an owner that has hung for so long"
-    parser.add_argument("--kill-hung", type=options.duration, metavar="DURATION", help=text)
+    standby.add_argument("--kill-hung", type=options.duration, metavar="DURATION", help=text)
     parser.add_argument("--stats", type=options.interval, metavar="DURATION", help="print counters this often")
     store.add_options(parser)
 
@@ -80,12 +78,13 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidValue("--key without --client or --store admits nobody; list the ranks' public keys")
     if group is not None and host_of(args) in {"0.0.0.0", "[::]"}:  # noqa: S104  refused
         raise InvalidValue("nobody can connect to all interfaces; give --advertise, what others reach this node by")
-    with ExitStack() as stack:
-        with ended_by_signals():
-            relay = stack.enter_context(opened(args, group))
-            say(args, relay)
-            service = stack.enter_context(closing(Service(args, relay, group)))
-            service.meet()
+    with ended_by_signals(), ExitStack() as stack:
+        relay = stack.enter_context(opened(args, group))
+        if group is not None:
+            store.check_reach(args, relay.endpoint)
+        say(args, relay)
+        service = stack.enter_context(closing(Service(args, relay, group)))
+        service.meet()
         with catch_stop() as stop:
             service.serve(stop)
     return options.Exit.OK
@@ -93,38 +92,33 @@ def run(args: argparse.Namespace) -> int:
 
 def hold(args: argparse.Namespace, group: "Group") -> int:
     """As another node: tell where the relay is, and keep the own key posted for as long as ranks here may need it."""
-    with ExitStack() as stack:
-        with ended_by_signals():
-            stack.enter_context(met(args, group))
-        with catch_stop() as stop:
-            select.select([stop.fileno()], [], [])
+    with ended_by_signals(), met(args, group), catch_stop() as stop:
+        select.select([stop.fileno()], [], [])
     return options.Exit.OK
 
 
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and a hang-up end a start in order, as Ctrl-C does: what is open is closed."""
-
-    def end(number: int, _: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def opened(args: argparse.Namespace, group: "Group | None") -> "Relay":
-    """The relay, owner or standby."""
+    """The relay, owner or standby; on the port that the nodes know, unless somebody else has taken it."""
     from snapring.meeting import address_in
-    from snapring.relay import Relay
 
     found = None if group is None else address_in(group)
+    listen = listen_at(args, None if found is None else found.endpoint)
+    try:
+        return relay_at(args, listen)
+    except SystemRefused as error:
+        if listen == args.listen or error.errno != errno.EADDRINUSE:
+            raise
+        output.note(f"{listen}, which the nodes know, is taken by somebody else; the nodes have to meet again")
+        return relay_at(args, args.listen)
+
+
+def relay_at(args: argparse.Namespace, listen: str | None) -> "Relay":
+    """The relay that the options mean, at an endpoint."""
+    from snapring.relay import Relay
+
     return Relay(
         args.name,
-        listen_at(args, None if found is None else found.endpoint),
+        listen,
         ranks=args.ranks,
         job=args.job,
         standby=not args.no_standby,
@@ -162,7 +156,8 @@ def met(args: argparse.Namespace, group: "Group", relay: "Relay | None" = None) 
     from snapring.meeting import meet
 
     host = None if relay is None else host_of(args)
-    meeting = meet(group, args.timeout, relay=relay, key=args.key, host=host)
+    timeout_s = store.MEETING_S if args.timeout is None else args.timeout
+    meeting = meet(group, timeout_s, relay=relay, key=args.key, host=host)
     if args.json:
         found = {"event": "met", "nodes": group.size, "endpoint": meeting.endpoint, "server_key": meeting.server_key}
         output.print_json_line(found)
@@ -196,7 +191,7 @@ class Service:
         self.args, self.relay, self.group = args, relay, group
         self.meeting: Meeting | None = None
         self.said = relay.is_owner
-        self.errors: set[str] = set()
+        self.said_of: dict[str, str] = {}
         self.stats_at = time.monotonic() + (args.stats or 0.0)
 
     def meet(self) -> None:
@@ -205,9 +200,12 @@ class Service:
             self.meeting = met(self.args, self.group, self.relay)
 
     def close(self) -> None:
-        """Take the address back, before the relay is closed."""
+        """Take the address back, before the relay is closed; a store that refuses keeps it."""
         if self.meeting is not None:
-            self.meeting.close()
+            try:
+                self.meeting.close()
+            except SnapringError as error:
+                output.note(f"the address of the relay stays in the store, though nobody listens there: {error}")
 
     def serve(self, stop: StopRequest) -> None:
         """Look now and then until somebody asks for the end."""
@@ -226,7 +224,7 @@ class Service:
         if self.group is not None and self.said:
             self.admit(self.group)
         if self.relay.last_error:
-            self.complain(self.relay.last_error)
+            self.complain("relay", self.relay.last_error)
         if self.args.stats is not None and time.monotonic() >= self.stats_at:
             self.stats_at = time.monotonic() + self.args.stats
             self.count()
@@ -241,13 +239,13 @@ class Service:
                 self.meeting = resume(self.relay, group, key=self.args.key, host=host, timeout=STORE_S)
             else:
                 self.meeting.admit(STORE_S)
-        except RendezvousFailed as error:
-            self.complain(str(error))
+        except SnapringError as error:  # also a store that is refused, as one whose mode somebody changed
+            self.complain("store", str(error))
 
-    def complain(self, text: str) -> None:
-        """Print an error once; it is tried again anyway."""
-        if text not in self.errors:
-            self.errors = {text}
+    def complain(self, source: str, text: str) -> None:
+        """Print an error once, until its source has another; it is tried again anyway."""
+        if self.said_of.get(source) != text:
+            self.said_of[source] = text
             output.note(text)
 
     def count(self) -> None:

@@ -6,12 +6,12 @@ import signal
 import sys
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["Keys", "StopRequest", "catch_stop", "is_interactive", "keys"]
+__all__ = ["Keys", "StopRequest", "catch_stop", "ended_by_signals", "is_interactive", "keys"]
 
 ESCAPES: Final = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1bOA": "up", b"\x1bOB": "down"}
 """What arrow keys send, by name."""
@@ -100,7 +100,7 @@ class StopRequest:
 def catch_stop() -> Iterator[StopRequest]:
     """Turn Ctrl-C, SIGTERM and a hang-up into a wish to be looked at, so that what was begun is put away in order.
 
-    In the main thread only. The handlers of before are put back at the end.
+    In the main thread only. The handlers of before are put back at the end; a signal that was ignored stays so.
     """
     readable, written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     request = StopRequest(readable)
@@ -108,14 +108,45 @@ def catch_stop() -> Iterator[StopRequest]:
     def note(number: int, _: FrameType | None) -> None:
         request.signal = request.signal or number
 
-    handlers = {number: signal.signal(number, note) for number in STOP_SIGNALS}
+    handlers = _handle(note)
     # A handler alone would not end a wait: Python goes on waiting after it.
     wakeup = signal.set_wakeup_fd(written, warn_on_full_buffer=False)
     try:
         yield request
     finally:
         signal.set_wakeup_fd(wakeup)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        _put_back(handlers)
         os.close(readable)
         os.close(written)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let the same signals end what cannot look, such as a start, by ``SystemExit``: all that is open is closed.
+
+    The exit code is 0, as of a service that :func:`catch_stop` ends: whoever asked got what was asked for. In the main
+    thread only; :func:`catch_stop` may be entered inside, so that there is no moment between them.
+    """
+
+    def end(_: int, __: FrameType | None) -> None:
+        sys.exit(0)
+
+    handlers = _handle(end)
+    try:
+        yield
+    finally:
+        _put_back(handlers)
+
+
+Handler = Callable[[int, FrameType | None], object]
+
+
+def _handle(handler: Handler) -> dict[int, Any]:
+    """Hear the signals, but those that this process was started to ignore, as nohup does; gives the handlers before."""
+    heard = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
+def _put_back(handlers: dict[int, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

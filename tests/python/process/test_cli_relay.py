@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 from contextlib import ExitStack
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 
 import snapring
+from command import COMMAND, start
 from command import snapring as command
-from command import start
 from snapring import LoadSnapshot, _core
+from snapring.rendezvous import LocalGroup, register
 from support import eventually
 
 KEY_LENGTH = 40
@@ -106,7 +108,7 @@ def test_a_standby_takes_over_and_says_so() -> None:
 def test_one_command_on_three_nodes(tmp_path: Path) -> None:
     """With a store all nodes learn the free port and the key, theirs are let in, and a successor keeps the port."""
     keys = [made(tmp_path / f"node{node}.key") for node in range(3)]
-    store = ("--store", f"local:{tmp_path / 'store'}", "--nodes", "3", "--json")
+    store = ("--store", f"local:{tmp_path / 'store'}", "--job", "launch-1", "--nodes", "3", "--json")
 
     def node(rank: int) -> tuple[str, ...]:
         return (
@@ -121,7 +123,12 @@ def test_one_command_on_three_nodes(tmp_path: Path) -> None:
         writers = [
             stack.enter_context(
                 snapring.RemoteWriter(
-                    met[rank]["endpoint"], rank=rank, ranks=3, key=keys[rank], server_key=met[rank]["server_key"]
+                    met[rank]["endpoint"],
+                    rank=rank,
+                    ranks=3,
+                    job="launch-1",
+                    key=keys[rank],
+                    server_key=met[rank]["server_key"],
                 )
             )
             for rank in (1, 2)
@@ -151,7 +158,7 @@ def test_one_command_on_three_nodes(tmp_path: Path) -> None:
 def test_a_restart_keeps_the_port(ring_dir: Path, tmp_path: Path) -> None:
     """A relay that was killed comes back on the port that the nodes know, though a new container's memory is empty."""
     words = ("relay", "far", "--ranks", "1", "--listen", ANY_PORT, "--insecure", "--json")
-    store = ("--store", f"local:{tmp_path / 'store'}")
+    store = ("--store", f"local:{tmp_path / 'store'}", "--job", "launch-1")
     with start(*words, *store) as relay:
         first = [event(relay), event(relay)]
         relay.kill()
@@ -167,14 +174,85 @@ def test_a_restart_keeps_the_port(ring_dir: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ring_dir")
-def test_a_start_can_be_ended(tmp_path: Path) -> None:
-    """While nodes are awaited SIGTERM ends the relay in order, and a short timeout names who is missing."""
+def test_a_restart_whose_port_was_taken(tmp_path: Path) -> None:
+    """Where somebody else has the port by now the relay says so, takes another, and the nodes meet there."""
     words = ("relay", "far", "--ranks", "1", "--listen", ANY_PORT, "--insecure", "--json")
-    store = ("--store", f"local:{tmp_path / 'store'}", "--nodes", "2")
+    store = ("--store", f"local:{tmp_path / 'store'}", "--job", "launch-1")
     with start(*words, *store) as relay:
+        before = event(relay)["endpoint"]
         event(relay)
+        relay.kill()
+        relay.wait()
+
+    with socket.create_server(("127.0.0.1", int(before.rpartition(":")[2]))), start(*words, *store) as relay:
+        owner, met = event(relay), event(relay)
         relay.send_signal(signal.SIGTERM)
-        assert relay.wait(timeout=60) == 128 + signal.SIGTERM
+        assert relay.wait(timeout=60) == 0
+        said = relay.stderr.read() if relay.stderr is not None else ""
+
+    assert (owner["event"], met["event"]) == ("owner", "met")
+    assert met["endpoint"] == owner["endpoint"] != before
+    assert f"{before}, which the nodes know, is taken" in said
+
+
+@pytest.mark.usefixtures("ring_dir")
+def test_a_store_that_is_refused_for_a_while(tmp_path: Path) -> None:
+    """A running relay outlives a store whose mode somebody changes: it says so, asks again, and ends in order."""
+    place = tmp_path / "store"
+    words = ("relay", "far", "--ranks", "1", "--listen", ANY_PORT, "--key", made(tmp_path / "relay.key"), "--json")
+    with start(*words, "--store", f"local:{place}", "--job", "launch-1") as relay:
+        owner = event(relay)
+        event(relay)
+        assert relay.stderr is not None
+
+        place.chmod(0o750)
+        assert "mode 750" in relay.stderr.readline()
+        place.chmod(0o700)
+
+        key = made(tmp_path / "rank.key")
+        with (
+            register({"public_key": _core.public_key(key)}, LocalGroup(place, 0, 1, job="launch-1")),
+            snapring.RemoteWriter(
+                owner["endpoint"], 0, 1, job="launch-1", key=key, server_key=owner["server_key"]
+            ) as writer,
+        ):
+            writer.publish(LoadSnapshot(num_running_reqs=5))
+            eventually(lambda: running("far") == {0: 5})
+        place.chmod(0o750)
+        relay.send_signal(signal.SIGTERM)
+        assert relay.wait(timeout=60) == 0
+        assert "stays in the store" in relay.stderr.read()
+
+
+@pytest.mark.usefixtures("ring_dir")
+def test_what_was_ignored_stays_so() -> None:
+    """Under nohup a relay goes on after its terminal hung up, and SIGTERM still ends it."""
+    words = ("relay", "far", "--ranks", "1", "--json", "--stats", "50ms")
+    shell = ["sh", "-c", 'trap "" HUP; exec "$0" "$@"', *COMMAND, *words]
+    with subprocess.Popen(shell, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as relay:
+        try:
+            event(relay)
+            event(relay)
+
+            relay.send_signal(signal.SIGHUP)
+
+            assert {event(relay)["event"] for _ in range(3)} == {"stats"}
+            relay.send_signal(signal.SIGTERM)
+            assert relay.wait(timeout=60) == 0
+        finally:
+            relay.kill()
+
+
+@pytest.mark.usefixtures("ring_dir")
+def test_a_start_can_be_ended(tmp_path: Path) -> None:
+    """While nodes are awaited a signal ends the relay in order, and a short timeout names who is missing."""
+    words = ("relay", "far", "--ranks", "1", "--listen", ANY_PORT, "--insecure", "--json")
+    store = ("--store", f"local:{tmp_path / 'store'}", "--job", "launch-1", "--nodes", "2")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        with start(*words, *store) as relay:
+            event(relay)
+            relay.send_signal(number)
+            assert relay.wait(timeout=60) == 0, "as when it has met"
 
     done = command(*words, *store, "--timeout", "300ms")
 
@@ -190,9 +268,18 @@ def test_a_start_can_be_ended(tmp_path: Path) -> None:
         (("--listen", "udp://127.0.0.1:1"), 2, "no endpoint"),
         (("--nodes", "2"), 2, "--store"),
         (("--listen", ANY_PORT, "--key", "relay.key"), 2, "admits nobody"),
-        (("--store", "redis:x"), 2, "local:DIRECTORY"),
-        (("--store", "local:/x", "--nodes", "2", "--node-rank", "2"), 2, "not in 0..1"),
-        (("--listen", "tcp://0.0.0.0:0", "--insecure", "--store", "local:STORE", "--nodes", "2"), 2, "--advertise"),
+        (("--store", "redis:x", "--job", "j"), 2, "local:DIRECTORY"),
+        (("--store", "local:/x"), 2, "--store needs --job"),
+        (("--store", "local:/x", "--job", "j", "--nodes", "2", "--node-rank", "2"), 2, "not in 0..1"),
+        (("--listen", "tcp://0.0.0.0:0", "--insecure", "--store", "local:STORE", "--job", "j"), 2, "--advertise"),
+        (("--advertise", "10.0.0.1"), 2, "--advertise needs --store"),
+        (("--timeout", "300s"), 2, "--timeout needs --store"),
+        (("--store-ca", "ca.pem"), 2, "--store-ca needs --store"),
+        (("--store", "local:/x", "--job", "j", "--store-user", "u"), 2, "--store-user needs --store etcd:URL"),
+        (("--store", "etcd:http://x:1", "--job", "j", "--store-password-file", "p"), 2, "needs --store-user"),
+        (("--store", "etcd:http://x:1", "--job", "j", "--store-ca", "ca.pem"), 2, "https:"),
+        (("--store", "etcd:https://x:1", "--job", "j", "--store-ca", "/none.pem"), 2, "/none.pem cannot be used"),
+        (("--no-standby", "--kill-hung", "5s"), 2, "not allowed with"),
         (("--kill-hung", "10ms"), 2, "1 up"),
         (("--stats", "0"), 2, "no interval"),
     ],
