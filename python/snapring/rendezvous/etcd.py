@@ -3,11 +3,12 @@
 import base64
 import math
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final, TypedDict
 
 from snapring.errors import InvalidValue
-from snapring.rendezvous.etcd_gateway import Gateway
+from snapring.rendezvous.etcd_gateway import SHORTEST_S, Gateway
 from snapring.rendezvous.group import check_entry, check_name, check_place, check_seconds
 
 __all__ = ["EtcdGroup"]
@@ -103,15 +104,14 @@ class EtcdGroup:
         """Replace the entry ``old`` by ``new`` in one transaction; whether ``new`` stands there now."""
         check_entry(new)
         key = self._key(folder, rank)
-        lease = 0 if ttl is None or new is None else self._lease(key, check_seconds(ttl, "a ttl"), timeout)
-        if self._swap_if(key, old, new, lease, timeout) or (
-            old != new and self._swap_if(key, new, new, lease, timeout)
-        ):
+        end = time.monotonic() + check_seconds(timeout, "a timeout")
+        lease = 0 if ttl is None or new is None else self._lease(key, check_seconds(ttl, "a ttl"), end)
+        if self._swap_if(key, old, new, lease, end) or (old != new and self._swap_if(key, new, new, lease, end)):
             return True
         self._leases.pop(key, None)
         return False
 
-    def _swap_if(self, key: str, old: bytes | None, new: bytes | None, lease: int, timeout: float) -> bool:
+    def _swap_if(self, key: str, old: bytes | None, new: bytes | None, lease: int, end: float) -> bool:
         there = {"key": _text(key)}
         if old is None:
             condition = {**there, "target": "CREATE", "result": "EQUAL", "create_revision": "0"}
@@ -121,18 +121,18 @@ class EtcdGroup:
             change: Mapping[str, object] = {"request_delete_range": there}
         else:
             change = {"request_put": {**there, "value": base64.b64encode(new).decode(), "lease": str(lease)}}
-        answer = self._gateway.ask("/v3/kv/txn", {"compare": [condition], "success": [change]}, timeout)
+        answer = self._gateway.ask("/v3/kv/txn", {"compare": [condition], "success": [change]}, _left(end))
         return bool(answer.get("succeeded", False))
 
-    def _lease(self, key: str, ttl: float, timeout: float) -> int:
+    def _lease(self, key: str, ttl: float, end: float) -> int:
         """The lease of an entry, kept alive if there still is one of that length, else a new one."""
         seconds = math.ceil(ttl)
         if known := self._leases.get(key):
-            answer = self._gateway.ask("/v3/lease/keepalive", {"ID": str(known)}, timeout)
+            answer = self._gateway.ask("/v3/lease/keepalive", {"ID": str(known)}, _left(end))
             result = answer.get("result")
             if isinstance(result, dict) and int(result.get("TTL", 0)) >= seconds:
                 return known
-        answer = self._gateway.ask("/v3/lease/grant", {"TTL": str(seconds)}, timeout)
+        answer = self._gateway.ask("/v3/lease/grant", {"TTL": str(seconds)}, _left(end))
         self._leases[key] = granted = int(str(answer["ID"]))
         return granted
 
@@ -150,6 +150,11 @@ _EMPTY: Final[list[Mapping[str, object]]] = []
 
 def _dicts(pairs: object) -> list[Mapping[str, object]]:
     return [pair for pair in pairs if isinstance(pair, dict)] if isinstance(pairs, list) else _EMPTY
+
+
+def _left(end: float) -> float:
+    """Seconds that the next of several requests has; always some, so that it says itself that it is late."""
+    return max(SHORTEST_S, end - time.monotonic())
 
 
 def _text(key: str) -> str:

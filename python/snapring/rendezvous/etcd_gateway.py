@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from snapring.errors import InvalidValue, RendezvousFailed, RingUntrusted, StoreUnavailable
+from snapring.rendezvous.etcd_connection import post
 from snapring.rendezvous.group import MAX_ENTRY_BYTES, MAX_SIZE, check_seconds
 
 __all__ = ["PASSWORD_VARIABLE", "Gateway"]
@@ -88,31 +89,25 @@ class Gateway:
         raise StoreUnavailable(f"etcd does not answer; start it or correct its address: {'; '.join(faults)}")
 
     def _one(self, url: SplitResult, path: str, request: Mapping[str, object], timeout: float) -> dict[str, object]:
-        host, headers = url.hostname or "", {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json"}
         if self._token:
             headers["Authorization"] = self._token
-        connection = (
-            http.client.HTTPSConnection(host, url.port, timeout=timeout, context=self._tls)
-            if url.scheme == "https"
-            else http.client.HTTPConnection(host, url.port, timeout=timeout)
-        )
-        try:
-            connection.request("POST", path, json.dumps(request), headers)
-            response = connection.getresponse()
-            body = response.read(MAX_ANSWER_BYTES)
-        finally:
-            connection.close()
-        return _judge(response.status, body)
+        tls = (self._tls or ssl.create_default_context()) if url.scheme == "https" else None
+        place = (url.hostname or "", url.port or 0)
+        status, body = post(place, path, json.dumps(request).encode(), headers, timeout, tls=tls, most=MAX_ANSWER_BYTES)
+        return _judge(status, body)
 
 
 def _endpoint(url: str) -> SplitResult:
-    parts = urlsplit(url)
+    """The parts of an endpoint that has a scheme, a host and a port, and nothing else: messages show it."""
     try:
+        parts = urlsplit(url)
         good = parts.scheme in {"http", "https"} and parts.hostname and parts.port and parts.path in {"", "/"}
+        shown = f"{parts.scheme}://{parts.hostname}"  # no more of it, as there may be a password
     except ValueError:
-        good = None
-    if not good or parts.username:
-        raise InvalidValue(f"{parts.scheme}://{parts.hostname} is no endpoint; write it as http://HOST:PORT")
+        raise InvalidValue("an endpoint is no URL; write it as http://HOST:PORT") from None
+    if not good or set("@?#") & set(url):
+        raise InvalidValue(f"{shown} is no endpoint; write it as http://HOST:PORT, and give a user by user=")
     return parts
 
 

@@ -91,7 +91,11 @@ def test_server_that_hangs(server: Etcd) -> None:
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["127.0.0.1:2379", "ftp://h:1", "http://h", "http://h:x", "http://user:word@h:1", "http://h:1/path", ""]
+    "endpoint",
+    [
+        *("127.0.0.1:2379", "ftp://h:1", "http://h", "http://h:x", "http://[::1", "http://h:1/path", ""),
+        *("http://user:word@h:1", "http://:word@h:1", "http://word@h:1", "http://h:1?word", "http://h:1/#word"),
+    ],
 )
 def test_bad_endpoints(endpoint: str) -> None:
     """An endpoint is a URL with scheme, host and port, and never holds a password."""
