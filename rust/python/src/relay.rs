@@ -25,6 +25,8 @@ const SPARE_PEERS: usize = 64;
 pub(crate) struct Relay {
     core: snapring_relay::relay::Relay,
     name: String,
+    /// The own one; None without keys.
+    public_key: Option<PublicKey>,
     /// Keys that are admitted; None where anybody is.
     clients: Mutex<Option<HashSet<PublicKey>>>,
 }
@@ -78,9 +80,9 @@ impl Relay {
         let endpoint = endpoint.or_raise()?;
         let max_peers = max_peers.map(|peers| peers.count("max_peers")).transpose()?;
         let admission = admission(&endpoint, key.as_deref(), &clients, insecure)?;
-        let clients = match &admission {
-            Admission::Curve { clients, .. } => Some(clients.clone()),
-            Admission::Anyone => None,
+        let (public_key, clients) = match &admission {
+            Admission::Curve { own, clients } => (Some(*own.public()), Some(clients.clone())),
+            Admission::Anyone => (None, None),
         };
         let pull = PullOptions {
             admission,
@@ -97,7 +99,7 @@ impl Relay {
             other => return Err(InvalidValue::new_err(format!("drain is \"thread\" or \"poll\", not {other:?}"))),
         };
         let core = py.detach(|| snapring_relay::relay::Relay::open(options, drain)).or_raise()?;
-        Ok(Self { core, name: name.to_owned(), clients: Mutex::new(clients) })
+        Ok(Self { core, name: name.to_owned(), public_key, clients: Mutex::new(clients) })
     }
 
     /// Name of the ring.
@@ -123,6 +125,12 @@ impl Relay {
     #[getter]
     fn endpoint(&self) -> PyResult<Option<String>> {
         Ok(self.core.status().or_raise()?.endpoint().map(|endpoint| endpoint.to_string()))
+    }
+
+    /// The public half of its key, 40 characters, as writers need it for `server_key`; None for a relay without keys.
+    #[getter]
+    fn public_key(&self) -> Option<&str> {
+        self.public_key.as_ref().map(PublicKey::as_str)
     }
 
     /// What last went wrong after the start, or None; it was tried again since.
