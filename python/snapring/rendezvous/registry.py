@@ -24,6 +24,11 @@ LONGEST_WAIT_S: Final = 8.0
 TRY_S: Final = 5.0
 """What one question to the store may take."""
 
+SHORTEST_S: Final = 0.01
+
+LONGEST_S: Final = 1e9
+"""Without a timeout: what else ends."""
+
 LEASES: Final = 1.5
 """Times its ``ttl`` that a row may stand unchanged: stores round leases up, and then ask for a moment to end them."""
 
@@ -37,6 +42,7 @@ def register(
     ttl: float = TTL_S,
     tries: int = TRIES,
     sizes: Mapping[str, int] | None = None,
+    timeout: float | None = None,
 ) -> Registration:
     """Post this rank's row for all to see, and keep it alive until it is closed or the process ends.
 
@@ -51,6 +57,8 @@ def register(
         ttl: seconds, > 0, that the row outlives its process; it is refreshed about three times as often.
         tries: how often a failing store is asked, >= 1.
         sizes: what all ranks must have in common besides the group's size, such as ``{"tp": 8, "dp": 4}``.
+        timeout: seconds, > 0, after which there is no further try and no further wait for a row to end; by default as
+            long as those take.
 
     Raises:
         RendezvousFailed: a conflict.
@@ -69,20 +77,22 @@ def register(
     if tries < 1:
         raise InvalidValue(f"{tries} tries cannot register anything; give 1 or more")
     mine = Row(Member.of(group), dict(sizes or {}), _json(row), check_seconds(ttl, "a ttl"))
+    limit = Patience(LONGEST_S if timeout is None else timeout)
     fault: RendezvousFailed | None = None
     for attempt in range(1, tries + 1):
         try:
-            _wait_for_the_dead(mine, group)
-            if _enter(mine, group):
-                return Registration(mine, group, lambda row: _enter(row, group))
+            _wait_for_the_dead(mine, group, limit)
+            if _enter(mine, group, limit):
+                return Registration(mine, group, lambda row: _enter(row, group, Patience(LONGEST_S)))
             fault = StoreUnavailable(f"another rank registered in conflict with {mine.member} at the same moment")
         except (StoreUnavailable, RendezvousTimeout) as error:
             fault = error
-        if attempt < tries:
-            longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1))
-            time.sleep(longest * random.uniform(0.5, 1.0))
+        if attempt == tries or limit.left == 0.0:
+            break
+        longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1))
+        time.sleep(min(limit.left, longest * random.uniform(0.5, 1.0)))
     raise StoreUnavailable(
-        f"{mine.member} is not registered at {group.describe()} after {tries} tries: {fault}"
+        f"{mine.member} is not registered at {group.describe()} after {attempt} tries: {fault}"
     ) from fault
 
 
@@ -94,12 +104,15 @@ def _json(row: Mapping[str, object]) -> dict[str, object]:
     return cast("dict[str, object]", values)
 
 
-def _wait_for_the_dead(mine: Row, group: Group) -> None:
-    """Returns once no row contradicts mine; RendezvousFailed as soon as one of those that do is seen to live."""
+def _wait_for_the_dead(mine: Row, group: Group, limit: Patience) -> None:
+    """Returns once no row contradicts mine; RendezvousFailed as soon as one of those that do is seen to live.
+
+    And when one still stands at the limit.
+    """
     blocking: dict[int, Row] = {}
     patience: Patience | None = None
     while True:
-        living = rows(group, TRY_S)
+        living = rows(group, _try_s(limit))
         found = conflicts(mine, living)
         if not found:
             return
@@ -107,23 +120,29 @@ def _wait_for_the_dead(mine: Row, group: Group) -> None:
         blocking = {rank: living[rank] for rank in found}
         if moved:
             raise RendezvousFailed(f"{found[moved[0]]}; see {group.describe()}")
-        patience = patience or Patience(ROUNDING_S + LEASES * max(row.ttl for row in blocking.values()))
+        longest = ROUNDING_S + LEASES * max(row.ttl for row in blocking.values())
+        patience = patience or Patience(max(SHORTEST_S, min(limit.left, longest)))
         try:
             patience.pause()
         except RendezvousFailed as error:
             raise RendezvousFailed(f"{'; '.join(found.values())}; see {group.describe()}") from error
 
 
-def _enter(mine: Row, group: Group) -> bool:
+def _enter(mine: Row, group: Group, limit: Patience) -> bool:
     """Writes the row, and takes it back when another one that contradicts it was written meanwhile.
 
     Looking again after writing is what makes two ranks that start together see each other: at least one of them looks
     after both have written. Both may step back; the waits before the next try differ.
     """
     entry = encode(mine)
-    if not group.swap(FOLDER, group.rank, None, entry, TRY_S, ttl=mine.ttl):
+    if not group.swap(FOLDER, group.rank, None, entry, _try_s(limit), ttl=mine.ttl):
         return False
-    if not conflicts(mine, rows(group, TRY_S)):
+    if not conflicts(mine, rows(group, _try_s(limit))):
         return True
-    group.swap(FOLDER, group.rank, entry, None, TRY_S)
+    group.swap(FOLDER, group.rank, entry, None, _try_s(limit))
     return False
+
+
+def _try_s(limit: Patience) -> float:
+    """What the next question to the store may take; always some time, so that it says itself that it is late."""
+    return max(SHORTEST_S, min(TRY_S, limit.left))

@@ -34,6 +34,7 @@ def sync_from_leader(
     *,
     name: str = "value",
     verify: Callable[[T, float], bool] | None = None,
+    elsewhere: Callable[[float], T | None] | None = None,
 ) -> T:
     """The leader's value, on every rank; rank 0 gives it, the others' own value counts for nothing.
 
@@ -51,6 +52,9 @@ def sync_from_leader(
         name: tells several syncs of one job apart, 1 to 59 of ``[A-Za-z0-9._-]``.
         verify: followers call it with the leader's value and the seconds that are left, and fail where it is false or
             raises OSError: :func:`~snapring.rendezvous.listener_answers` fits. It should keep to that time.
+        elsewhere: followers call it with the seconds that are left, first and again before each look for the leader,
+            and return at once what it gives unless that is None; what it raises ends the call. For a value that
+            somebody may also have left where no leader comes any more. It should return soon.
 
     A follower whose own value differs logs both at INFO under ``snapring.rendezvous``.
 
@@ -83,7 +87,7 @@ def sync_from_leader(
     if group.rank == LEADER:
         _Leader(group, folder, patience, entry).lead(value)
         return value
-    return cast("T", _Follower(group, folder, patience, entry).follow(value, verify))
+    return cast("T", _Follower(group, folder, patience, entry).follow(value, verify, elsewhere))
 
 
 class _Side:
@@ -180,12 +184,22 @@ class _Follower(_Side):
 
     taken: Taken | None = None
 
-    def follow(self, mine: object, verify: Callable[[T, float], bool] | None) -> object:
+    def follow(
+        self,
+        mine: object,
+        verify: Callable[[T, float], bool] | None,
+        elsewhere: Callable[[float], T | None] | None,
+    ) -> object:
         self.patience.last_error = "no offer found"
         leader: Member | None = None
+        is_joined = False
         try:
-            self.entry.claim(self._joined)
             while True:
+                if elsewhere is not None and (value := elsewhere(self.patience.left)) is not None:
+                    return value
+                if not is_joined:
+                    self.entry.claim(self._joined)
+                    is_joined = True
                 found = self.patience.ask(lambda timeout: self.group.read(self.folder, LEADER, timeout))
                 if found is not None:
                     offer = decode(found, Offer, self.where(LEADER))

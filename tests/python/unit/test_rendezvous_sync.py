@@ -52,6 +52,15 @@ def test_one_rank_does_not_communicate(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_a_value_from_elsewhere(tmp_path: Path) -> None:
+    """A follower takes what it finds elsewhere, at first or later, though no leader ever comes."""
+    finds = iter([None, None, "found"])
+
+    assert sync(tmp_path, 1, 2, "", elsewhere=lambda left: "at once") == "at once"
+    assert LocalGroup(tmp_path, 0, 2).read_all("sync.value", SECONDS) == {}
+    assert sync(tmp_path, 1, 2, "", elsewhere=lambda left: next(finds)) == "found"
+
+
 def test_syncs_in_a_row(tmp_path: Path) -> None:
     """Syncs of one job may follow each other at once; no rank gets the value of another round."""
 
