@@ -14,7 +14,7 @@ on the same endpoint. What comes through the store is trusted: whoever may write
 import logging
 import os
 import re
-import socket
+import secrets
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Final, Self, cast
@@ -22,11 +22,12 @@ from typing import Final, Self, cast
 import msgspec
 
 from snapring import _core
+from snapring.address import FOLDER, LEADER, PROBE_S, SHORTEST_S, Address, Look, check, standing
 from snapring.errors import InvalidValue, RendezvousFailed, StoreUnavailable
 from snapring.relay import Relay
-from snapring.rendezvous import Group, Registration, listener_answers, register, rows, sync_from_leader
+from snapring.rendezvous import Group, Registration, register, rows, sync_from_leader
 from snapring.rendezvous.patience import Patience
-from snapring.rendezvous.records import decode, encode, shown
+from snapring.rendezvous.records import encode, shown
 
 __all__ = ["Address", "Meeting", "address_in", "meet", "resume"]
 
@@ -34,24 +35,11 @@ _LOG: Final = logging.getLogger("snapring.meeting")
 
 Path = str | os.PathLike[str]
 
-FOLDER: Final = "relay"
-LEADER: Final = 0
-
-PROBE_S: Final = 5.0
-"""Longest wait for a relay to accept a connection, where more time is left."""
-
 PUBLIC_KEY: Final = "public_key"
 """What a row calls it."""
 
 KEY: Final = re.compile(r"[0-9A-Za-z.:+=^!/*?&<>()\[\]{}@%$#-]{40}")
 """Letters of Z85 (ZeroMQ RFC 32)."""
-
-
-class Address(msgspec.Struct, frozen=True):
-    """Where a relay listens, and its public key, 40 characters; None for a relay without keys."""
-
-    endpoint: str
-    server_key: str | None
 
 
 class Meeting:
@@ -136,8 +124,8 @@ def meet(
         group: the processes that meet, and their store; member 0 has the relay.
         timeout: seconds, > 0, until this member gives up.
         relay: of member 0 alone; it owns its ring, see :func:`resume` for one that stood by.
-        key: own key file, made by ``snapring keys``, as given to :class:`snapring.Relay` or
-            :class:`snapring.RemoteWriter`.
+        key: own key file, made by ``snapring keys``, as given to :class:`snapring.RemoteWriter`. Member 0 may leave it
+            out: its relay knows.
         host: name or address by which the others reach the relay; by default the address that it listens on.
 
     Raises:
@@ -169,14 +157,14 @@ def meet(
     if relay is None:
         return _join(group, patience, key)
     address = _address_of(relay, key, host)
-    if _standing(group, patience) == address:
+    if address.is_place_of(standing(group, patience)):
         return resume(relay, group, key=key, host=host, timeout=max(patience.left, PROBE_S))
     sync_from_leader(msgspec.to_builtins(address), group, _left(patience), name="relay")
     meeting = Meeting(address, group, row=None, relay=relay)
     if address.server_key is not None:
         meeting.admit(_left(patience))
         sync_from_leader("admitted", group, _left(patience), name="relay.keys")
-    _post(group, patience, old=_standing(group, patience), new=address)
+    _post(group, patience, old=standing(group, patience), new=address)
     return meeting
 
 
@@ -194,7 +182,7 @@ def resume(
     address = _address_of(relay, key, host)
     meeting = Meeting(address, group, row=None, relay=relay)
     meeting.admit(_left(patience))
-    _post(group, patience, old=_standing(group, patience), new=address)
+    _post(group, patience, old=standing(group, patience), new=address)
     return meeting
 
 
@@ -203,7 +191,7 @@ def address_in(group: Group, timeout: float = 5.0) -> Address | None:
 
     ``timeout`` in seconds, > 0; RendezvousTimeout when the store does not answer in time.
     """
-    return _standing(group, Patience(timeout))
+    return standing(group, Patience(timeout))
 
 
 def _join(group: Group, patience: Patience, key: Path | None) -> Meeting:
@@ -211,33 +199,39 @@ def _join(group: Group, patience: Patience, key: Path | None) -> Meeting:
     public = None if key is None else _core.public_key(key)
     with ExitStack() as undo:
         row = None if public is None else undo.enter_context(_registered(public, group, patience))
-        address = _standing(group, patience)
-        if address is None or not _usable(address, public, patience.left):
-            address = _agreed(group, patience, public)
+        address = _agreed(group, patience, key, is_known=public is not None)
         undo.pop_all()
         return Meeting(address, group, row=row, relay=None)
 
 
-def _agreed(group: Group, patience: Patience, public: str | None) -> Address:
-    """The address that the relay's process gives to all, once it admits this member."""
+def _agreed(group: Group, patience: Patience, key: Path | None, *, is_known: bool) -> Address:
+    """The address that the relay's process gives to all, once it admits this member; or the one in the store.
+
+    The latter may come at any time: a relay that restarts, or takes over, posts it and syncs with nobody.
+    """
+    look = Look(group, key).look
     value = sync_from_leader(
         cast("object", {}),
         group,
         _left(patience),
         name="relay",
-        verify=lambda value, left: _check(msgspec.convert(value, Address), public, left),
+        verify=lambda value, left: check(msgspec.convert(value, Address), left, is_known=is_known),
+        elsewhere=look,
     )
+    if isinstance(value, Address):
+        return value
     address = msgspec.convert(value, Address)
-    if address.server_key is not None:
-        sync_from_leader("", group, _left(patience), name="relay.keys")
-    return address
+    if address.server_key is None:
+        return address
+    admitted = sync_from_leader(cast("object", ""), group, _left(patience), name="relay.keys", elsewhere=look)
+    return admitted if isinstance(admitted, Address) else address
 
 
 def _registered(public: str, group: Group, patience: Patience) -> Registration:
     """The row with the public key; a store that is not up yet is waited for."""
     while True:
         try:
-            return register({PUBLIC_KEY: public}, group, tries=1)
+            return register({PUBLIC_KEY: public}, group, tries=1, timeout=_left(patience))
         except StoreUnavailable as error:
             patience.last_error = str(error)
         patience.pause()
@@ -245,19 +239,16 @@ def _registered(public: str, group: Group, patience: Patience) -> Registration:
 
 def _address_of(relay: Relay, key: Path | None, host: str | None) -> Address:
     """What the others are told of this relay."""
-    endpoint = relay.endpoint
+    endpoint, server_key = relay.endpoint, relay.public_key
     if endpoint is None:
         raise InvalidValue(f"{relay!r} does not own its ring; resume() goes on once it does")
+    if key is not None and _core.public_key(key) != server_key:
+        raise InvalidValue(f"{relay!r} was opened with another key than key={os.fspath(key)}; leave key= out")
     if host is not None and endpoint.startswith("tcp://"):
         endpoint = f"tcp://{host}:{endpoint.rpartition(':')[2]}"
     if endpoint.startswith(("tcp://0.0.0.0:", "tcp://[::]:")):
         raise InvalidValue(f"nobody can connect to {endpoint}; give host=, an address that the others reach")
-    return Address(endpoint, None if key is None else _core.public_key(key))
-
-
-def _standing(group: Group, patience: Patience) -> Address | None:
-    entry = patience.ask(lambda left: group.read(FOLDER, LEADER, left))
-    return None if entry is None else decode(entry, Address, f"entry {FOLDER}/{LEADER} at {group.describe()}")
+    return Address(endpoint, server_key, secrets.token_hex(16))
 
 
 def _post(group: Group, patience: Patience, *, old: Address | None, new: Address | None) -> None:
@@ -272,31 +263,4 @@ def _post(group: Group, patience: Patience, *, old: Address | None, new: Address
 
 def _left(patience: Patience) -> float:
     """Seconds left, and always some: what is asked then says itself that it is late."""
-    return max(patience.left, 0.001)
-
-
-def _check(address: Address, public: str | None, left: float) -> bool:
-    """True for an address that a member with this public key can use; OSError, saying why, for another."""
-    if address.server_key is not None and public is None:
-        raise PermissionError("the relay admits known keys only; make one with snapring keys, and give key=")
-    if not _answers(address.endpoint, min(max(left, 0.001), PROBE_S)):
-        raise ConnectionError(f"nothing answers at {address.endpoint}")
-    return True
-
-
-def _usable(address: Address, public: str | None, left: float) -> bool:
-    try:
-        return _check(address, public, left)
-    except OSError:
-        return False
-
-
-def _answers(endpoint: str, timeout: float) -> bool:
-    """Whether something accepts connections there."""
-    scheme, _, place = endpoint.partition("://")
-    if scheme == "tcp":
-        host, _, port = place.rpartition(":")
-        return listener_answers(host.strip("[]"), int(port), timeout)
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(timeout)
-        return client.connect_ex(place) == 0
+    return max(patience.left, SHORTEST_S)

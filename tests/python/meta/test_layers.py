@@ -12,7 +12,7 @@ LAYERS = {
     "vocabulary": ("errors", "schema", "layout", "load", "state", "config"),
     "decisions": ("ownership", "publishing", "balance", "formats"),
     "adapters": ("ring", "feed", "relay", "rendezvous", "fanout", "dispatch.worker"),
-    "services": ("publisher", "ring_feed", "loads", "owner", "meeting", "dispatch", "simulate"),
+    "services": ("publisher", "ring_feed", "loads", "owner", "address", "meeting", "dispatch", "simulate"),
     "edges": ("serve", "cli", "compat", "__main__", ""),
 }
 HEIGHT = {name: (height, layer) for height, (layer, names) in enumerate(LAYERS.items()) for name in names}

@@ -235,10 +235,10 @@ def test_missing_members_are_named(tmp_path: Path) -> None:
         snapring.Relay("met", ANY_PORT, ranks=3, insecure=True) as relay,
         pytest.raises(RendezvousTimeout, match="ranks 1, 2"),
     ):
-        meet(local(tmp_path, 0, 3), 0.3, relay=relay)
+        meet(local(tmp_path, 0, 3), 3.0, relay=relay)
 
     with pytest.raises(RendezvousTimeout, match="leader"):
-        meet(local(tmp_path, 1, 3), 0.3)
+        meet(local(tmp_path, 1, 3), 3.0)
 
 
 @pytest.mark.usefixtures("ring_dir")
