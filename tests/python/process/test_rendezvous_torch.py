@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import pytest
@@ -17,6 +16,9 @@ from support import run
 # Debian's torch is for Debian's Python; the native module under test must be built for the same version.
 DEBIAN = "/usr/bin/python3"
 DEBIANS_VERSION = (3, 11)
+for_debians_python = pytest.mark.skipif(
+    sys.version_info[:2] != DEBIANS_VERSION, reason="Debian's torch is for CPython 3.11: run these tests with that"
+)
 
 GLOO = """
 import sys, logging
@@ -51,18 +53,10 @@ sys.stdin.read()
 """
 
 
-T = TypeVar("T")
-
-
 def line(child: "subprocess.Popen[str]") -> str:
     """The next line that a child prints."""
     assert child.stdout is not None
     return child.stdout.readline().strip()
-
-
-def for_debians_python(test: T) -> T | None:
-    """No test at all on another Python: what cannot be installed there is not skipped either."""
-    return test if sys.version_info[:2] == DEBIANS_VERSION else None
 
 
 @pytest.fixture(scope="module")
