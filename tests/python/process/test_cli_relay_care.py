@@ -158,8 +158,9 @@ def test_ages_of_an_owner(ring_dir: Path) -> None:
 
 
 def test_a_socket_that_goes_meanwhile(ring_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody ever locked, a socket that somebody else removes first is an error of the file and no other."""
+    """A socket that somebody else removes first is an error of the file and no other."""
     path = ring_dir / "far.sock"
+    (ring_dir / "far.sock.lock").touch(mode=0o600)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
 
