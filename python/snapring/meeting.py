@@ -116,9 +116,9 @@ def meet(
     """Agree on the relay: every member of the group calls it, member 0 with the relay that it opened.
 
     The relay may listen on any port, ``tcp://ADDRESS:0``. On return the relay admits
-    everybody's key. A member that restarts later gets the address at once, while the relay answers there; so does a
-    relay that restarts on the endpoint that it had. Give each launch a job of its own: an address that a killed one
-    left behind would be taken for that of a relay that restarts.
+    everybody's key. A member that restarts later gets the address at once, while the relay answers there, else as soon
+    as one does; a relay that restarts on the endpoint that it had waits for nobody. Give each launch a job of its own:
+    an address that a killed one left behind is tried, and a relay that has its key would be believed.
 
     Args:
         group: the processes that meet, and their store; member 0 has the relay.

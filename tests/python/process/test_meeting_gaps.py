@@ -78,8 +78,7 @@ def test_another_program_has_the_port(tmp_path: Path, key: Callable[[str], str],
     own: dict[str, Any] = {"key": key("relay")} if has_key else {"insecure": True}
     with contextlib.ExitStack() as stack:
         if is_relay:
-            options = {"insecure": True} if has_key else {"key": key("other")}
-            taken = stack.enter_context(snapring.Relay("other", ANY_PORT, ranks=2, **options)).endpoint
+            taken = stack.enter_context(snapring.Relay("other", ANY_PORT, ranks=2, key=key("other"))).endpoint
         else:
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             taken = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
