@@ -226,6 +226,18 @@ pub(crate) fn settle<T>(
     )))
 }
 
+/// Refuses the ring that `options` name where there is one and it does not fit.
+pub(crate) fn check(options: &WriterOptions) -> Result<(), Error> {
+    let Some(directory) = Directory::open(&options.dir)? else { return Ok(()) };
+    let Some(ring) = RingFile::open(&directory, &options.name, Access::Read)? else { return Ok(()) };
+    if ring.is_retired()? {
+        return Ok(());
+    }
+    misfit(options, &ring)?.map_or(Ok(()), |reason| {
+        Err(Error::LayoutMismatch(format!("ring {:?} does not fit: {reason}", options.name)))
+    })
+}
+
 fn new_header(options: &WriterOptions) -> Result<Header, Error> {
     let schema_text = options.schema.to_json();
     if options.ranks > MAX_RANKS {

@@ -125,6 +125,13 @@ impl Relayed {
         Ok(Self { options, token, attached: Some(attached) })
     }
 
+    /// Refuses what a ring that is there already has otherwise, without taking anything: for a relay that may have to go
+    /// on with it later, when nobody is left to say so.
+    pub fn check(options: &WriterOptions) -> Result<(), Error> {
+        crate::dir::check_name(&options.name)?;
+        crate::attachment::check(&WriterOptions { exact: true, ..options.clone() })
+    }
+
     fn attached(&mut self) -> Result<&mut Attached, Error> {
         if !self.token.is_here() {
             return Err(Error::Forked("relay"));

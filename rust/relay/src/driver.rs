@@ -14,6 +14,7 @@ use crate::timer::Timer;
 use crate::transport::{self, LinkEvent, Received, Source};
 use rustix::event::epoll;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use snapring_core::dir::check_name;
 use snapring_core::{DirOptions, Directory, Error, Relayed, WriterOptions, clock};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -132,6 +133,7 @@ impl Driver {
     pub fn open(options: RelayOptions) -> Result<Self, Error> {
         let ring = WriterOptions { dir: options.ring.dir.resolved(), ..options.ring };
         let options = RelayOptions { ring, ..options };
+        check_name(&options.ring.name)?; // before it becomes part of a path
         let what = |error| Error::io("making a descriptor to wait on", error);
         let set = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(what)?;
         let timer = Arc::new(Timer::new()?);
@@ -156,6 +158,7 @@ impl Driver {
         if driver.lease.try_take()? {
             driver.own_soon()?;
         } else if driver.options.standby {
+            Relayed::check(&driver.options.ring)?;
             driver.lease.stand_by()?;
             driver.lease.watch_in(&driver.set)?;
             snapring_core::wake::prepare();
@@ -199,7 +202,14 @@ impl Driver {
         let ring = Relayed::open(self.options.ring.clone())?;
         let fingerprint = self.options.ring.schema.fingerprint();
         let intake = Intake::new(ring, &self.options.ring.job, fingerprint, Arc::clone(&self.status.counters))?;
-        let pull = self.bind(opening)?;
+        let pull = match self.bind(opening) {
+            Ok(pull) => pull,
+            Err(error) => {
+                // Who could not even open leaves no ring behind that nobody uses.
+                let _ = intake.close(!opening || self.options.ring.keep || self.lease.has_standby()?);
+                return Err(error);
+            }
+        };
         self.lease.begin(pull.endpoint().port())?;
         watch(&self.set, pull.as_fd())?;
         count(&self.status.counters.takes);

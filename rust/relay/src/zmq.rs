@@ -56,9 +56,7 @@ pub mod option {
     pub const CURVE_SERVERKEY: i32 = 50;
     pub const ZAP_DOMAIN: i32 = 55;
     pub const HANDSHAKE_IVL: i32 = 66;
-    pub const HEARTBEAT_IVL: i32 = 75;
-    pub const HEARTBEAT_TTL: i32 = 76;
-    pub const HEARTBEAT_TIMEOUT: i32 = 77;
+    pub const TCP_MAXRT: i32 = 80;
     pub const CONNECT_TIMEOUT: i32 = 79;
     pub const ZAP_ENFORCE_DOMAIN: i32 = 93;
 }

@@ -244,3 +244,36 @@ def test_no_list_of_clients() -> None:
     """None lists nobody, as it does for addresses: options of a configuration pass through as they are."""
     with snapring.Relay("far", ranks=1, clients=None, allow=None) as relay:
         assert relay.is_owner
+
+
+def test_a_name_is_checked_before_it_is_used(ring_dir: Path) -> None:
+    """A name that leads out of the directory makes no file anywhere."""
+    for name in ("../evil", "bad/name", ""):
+        with pytest.raises(snapring.InvalidValue, match="no ring name"):
+            snapring.Relay(name, ranks=1)
+
+    assert not (ring_dir.parent / "evil.owner").exists()
+
+
+def test_a_relay_that_cannot_open_leaves_no_ring(ring_dir: Path) -> None:
+    """Where the port is taken, the error leaves nothing but the lock's file behind."""
+    with (
+        snapring.Relay("other", "tcp://127.0.0.1:0", ranks=1, insecure=True) as other,
+        pytest.raises(snapring.SystemRefused, match="in use"),
+    ):
+        snapring.Relay("far", other.endpoint, ranks=1, insecure=True)
+
+    assert not list(ring_dir.glob("far.ring"))
+
+
+@pytest.mark.usefixtures("ring_dir")
+def test_a_standby_that_could_not_go_on_is_refused() -> None:
+    """A standby for other ranks or another job is an error now, not an outage at the take-over."""
+    with (
+        snapring.Relay("far", ranks=2, job="a") as owner,
+        snapring.RemoteWriter(owner.endpoint or "", rank=0, ranks=2, job="a") as writer,
+    ):
+        writer.publish(LoadSnapshot())
+        for wrong in ({"ranks": 3, "job": "a"}, {"ranks": 2, "job": "b"}):
+            with pytest.raises(snapring.LayoutMismatch, match="does not fit"):
+                snapring.Relay("far", **wrong)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ import asyncio
 import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 import uvloop
@@ -25,7 +25,11 @@ Drive = Callable[[snapring.Relay], int]
 
 @contextmanager
 def burst(endpoint: str) -> Iterator[None]:
-    """A pyzmq program that sends as fast as it may while the block runs."""
+    """A pyzmq program that sends as fast as it may, and stays connected while the block runs.
+
+    libzmq drops what the kernel still holds of a connection that ends while the receiver holds its input back.
+    """
+    over = Event()
 
     def send() -> None:
         with opened(zmq.PUSH) as push:
@@ -33,11 +37,15 @@ def burst(endpoint: str) -> Iterator[None]:
             sender = Sender(push, compile_schema(LoadSnapshot).text, rank=0)
             for number in range(1, COUNT + 1):
                 sender.publish(num_running_reqs=number)
+            over.wait()
 
     thread = Thread(target=send)
     thread.start()
-    yield
-    thread.join()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def is_done(relay: snapring.Relay) -> bool:
