@@ -25,9 +25,10 @@ hypothesis.settings.load_profile("snapring")
 
 
 def pytest_configure() -> None:
-    """Hears Ctrl-C, and so do the children: a shell that starts tests in the background has them ignore it."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Hears Ctrl-C and a hang-up, and so do the children: tests in the background may have been started to ignore both."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_report_header() -> str:
