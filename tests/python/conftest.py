@@ -25,7 +25,7 @@ hypothesis.settings.load_profile("snapring")
 
 
 def pytest_configure() -> None:
-    """Hears Ctrl-C and a hang-up, and so do the children: tests in the background may have been started to ignore both."""
+    """Hears Ctrl-C and a hang-up, and so do the children: who starts tests in the background may have both ignored."""
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
