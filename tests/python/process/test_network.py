@@ -22,8 +22,8 @@ PORT = 7700
 EVERY_S = 0.01
 CUTS = int(os.environ.get("SNAPRING_CUTS", "6"))
 
-# A snapshot's time on the way is not in its age. A connection on which nothing arrives is given up after a heartbeat's
-# interval and its timeout, 2 s together, so no snapshot is longer on the way; the rest is for a machine that is busy.
+# A snapshot's time on the way is not in its age. A connection on which nothing is acknowledged
+# for 2 s is given up, so no snapshot is longer on the way; the rest is for a machine that is busy.
 ON_THE_WAY_S = 2.0 + 1.0
 
 
@@ -163,7 +163,7 @@ def check_ages(server: Server) -> bool:
 
 @pytest.mark.parametrize("kind", ["silent", "unheard", "deaf"])
 def test_a_half_open_link_is_noticed(server: Server, kind: str) -> None:
-    """Where no end of a connection is told, heartbeats tell: the ranks are DEAD, and LIVE again after the repair."""
+    """Where no end of a connection is told, silence tells: the ranks are DEAD, and LIVE again after the repair."""
     start_s = time.monotonic()
 
     break_link(server, kind)

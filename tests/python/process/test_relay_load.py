@@ -196,7 +196,7 @@ print(json.dumps(rates))
 
 
 def test_idle_is_quiet(ring_dir: Path, spawn: Spawn) -> None:
-    """Without publishes the threads of owner, standby and writer wake for heartbeats and repeats only."""
+    """Without publishes the threads of owner, standby and writer wake for the lock's beats and repeats only."""
     found = json.loads(line(spawn(IDLE)))
 
     print(json.dumps(found, indent=1))
