@@ -23,7 +23,7 @@ import msgspec
 
 from snapring import _core
 from snapring.address import FOLDER, LEADER, PROBE_S, SHORTEST_S, Address, Look, check, standing
-from snapring.errors import InvalidValue, RendezvousFailed, StoreUnavailable
+from snapring.errors import InvalidValue, RendezvousFailed, SnapringError, StoreUnavailable
 from snapring.relay import Relay
 from snapring.rendezvous import Group, Registration, register, rows, sync_from_leader
 from snapring.rendezvous.patience import Patience
@@ -106,7 +106,7 @@ class Meeting:
     def _withdraw(self) -> None:
         try:
             _post(self._group, Patience(PROBE_S), old=self._address, new=None)
-        except RendezvousFailed as error:
+        except SnapringError as error:
             _LOG.warning("the address of the relay stays in the store, though nobody listens there: %s", error)
 
 
