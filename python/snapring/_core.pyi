@@ -16,6 +16,8 @@ from typing_extensions import disjoint_base
 from snapring.state import State
 
 __all__ = [
+    "Document",
+    "Exposition",
     "Feed",
     "Reader",
     "Relay",
@@ -276,8 +278,32 @@ class View:
     def ok(self) -> NDArray[np.bool_]: ...
     @property
     def contended(self) -> NDArray[np.bool_]: ...
+    @property
+    def schema_text(self) -> str | None: ...
     def present(self, name: str) -> NDArray[np.bool_]: ...
     def __len__(self) -> int: ...
+
+# Constructed by snapring.formats.as_json: an item is a literal and the source of the value behind it, or a literal, the
+# items of a section and the section's name.
+@final
+class Document:
+    def __new__(cls, schema_text: str, items: list[tuple[bytes, str] | tuple[bytes, list[Any], str]]) -> Self: ...
+    @property
+    def contended(self) -> int: ...
+    def fits(self, view: View) -> bool: ...
+    def render(
+        self, view: View, head: bytes, tail: bytes, *, ranks: list[int] | None = None, max_age: float | None = None
+    ) -> tuple[bytes, str]: ...
+
+# Constructed by snapring.formats.as_prometheus: a family is its header and samples, a sample what stands before and
+# after the rank, the source of the value, and a factor.
+@final
+class Exposition:
+    def __new__(
+        cls, schema_text: str, families: list[tuple[bytes, list[tuple[bytes, bytes, str, float]]]]
+    ) -> Self: ...
+    def fits(self, view: View) -> bool: ...
+    def render(self, view: View, *, ranks: list[int] | None = None, max_age: float | None = None) -> bytes: ...
 
 # The memory behind View.records: a buffer, which a class can only say of itself since Python 3.12.
 @final

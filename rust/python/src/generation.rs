@@ -7,7 +7,7 @@ use pyo3::sync::PyOnceLock;
 use snapring_core::layout::cell;
 use snapring_core::record::{self, Place};
 use snapring_core::schema::Fill;
-use snapring_core::{Ask, Codec, Error, Field, Reading, Ring, State, clock};
+use snapring_core::{Ask, Codec, Error, Field, Reading, Ring, State};
 use std::sync::Arc;
 
 /// First word of a row whose rank published but cannot be read.
@@ -95,9 +95,8 @@ impl Generation {
         self.ring.state(rank, reading, self.max_age_ns, ask).or_raise()
     }
 
-    /// States of all rows of [`Self::read_all`], as of one moment.
-    pub(crate) fn states(&self, rows: &[u64]) -> PyResult<Vec<State>> {
-        let now_ns = clock::mono_ns();
+    /// States of all rows of [`Self::read_all`], as of `now_ns`.
+    pub(crate) fn states(&self, rows: &[u64], max_age_ns: u64, now_ns: u64) -> PyResult<Vec<State>> {
         let state = |(rank, row): (u32, &[u64])| {
             if row[0] == FAULT {
                 // It published something: a living writer's rank is STALE, any other's DEAD.
@@ -108,7 +107,7 @@ impl Generation {
                 });
             }
             let reading = Reading::of(row);
-            self.ring.state_at(rank, reading.as_ref(), self.max_age_ns, Ask::Recent, now_ns).or_raise()
+            self.ring.state_at(rank, reading.as_ref(), max_age_ns, Ask::Recent, now_ns).or_raise()
         };
         (0u32..).zip(rows.chunks_exact(self.row_words)).map(state).collect()
     }

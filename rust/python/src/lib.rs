@@ -17,6 +17,7 @@ mod remote;
 mod slots;
 mod snapshot;
 mod state;
+mod text;
 mod view;
 mod waiting;
 mod whole;
@@ -43,6 +44,8 @@ mod _core {
     use super::remote::RemoteWriter;
     #[pymodule_export]
     use super::snapshot::Snapshot;
+    #[pymodule_export]
+    use super::text::{Document, Exposition};
     #[pymodule_export]
     use super::view::View;
     #[pymodule_export]

@@ -8,7 +8,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString};
 use snapring_core::layout::cell;
 use snapring_core::record::is_present;
-use snapring_core::{Reading, State};
+use snapring_core::text::Rows;
+use snapring_core::{Reading, State, clock};
 
 static NUMPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
@@ -74,7 +75,35 @@ impl View {
     }
 
     fn states(&self) -> PyResult<Vec<State>> {
-        self.generation().map_or(Ok(Vec::new()), |generation| generation.states(self.words.get().words()))
+        let now_ns = clock::mono_ns();
+        let states = |at: &Generation| at.states(self.words.get().words(), at.max_age_ns, now_ns);
+        self.generation().map_or(Ok(Vec::new()), states)
+    }
+
+    /// The ring's description of its records; `None` while there is no ring.
+    pub(crate) fn schema_text(&self) -> Option<&str> {
+        self.generation().map(|generation| generation.ring.header.schema_text.as_str())
+    }
+
+    pub(crate) fn ranks(&self) -> usize {
+        self.rows().len()
+    }
+
+    /// Rows that are not the newest, for a writer that never paused.
+    pub(crate) fn contended_rows(&self) -> u64 {
+        self.rows().filter(|row| Reading::of(row).is_some_and(|reading| reading.contended)).count() as u64
+    }
+
+    /// Shows `look` the rows with their states as of now, where a living rank is STALE from `max_age_ns` on.
+    pub(crate) fn with_rows<T>(&self, max_age_ns: Option<u64>, look: impl FnOnce(&Rows<'_>) -> T) -> PyResult<T> {
+        let now_ns = clock::mono_ns();
+        let Some(generation) = self.generation() else {
+            return Ok(look(&Rows { words: &[], row_words: 1, states: &[], nonce: [0; 2], now_ns }));
+        };
+        let words = self.words.get().words();
+        let states = generation.states(words, max_age_ns.unwrap_or(generation.max_age_ns), now_ns)?;
+        let (row_words, nonce) = (generation.row_words, generation.ring.header.nonce);
+        Ok(look(&Rows { words, row_words, states: &states, nonce, now_ns }))
     }
 }
 
@@ -94,6 +123,12 @@ impl View {
             }
             Source::Nothing { records } => Ok(records.clone_ref(py)),
         }
+    }
+
+    /// The ring's own description of the records, the JSON of `snapring.layout`; None while there is no ring.
+    #[getter(schema_text)]
+    fn schema_text_object(&self) -> Option<&str> {
+        self.schema_text()
     }
 
     /// Versions, uint64 of shape `(ranks,)`; 0 where the rank never published.

@@ -1,0 +1,151 @@
+//! JSON of all ranks, each kept for as long as it does not change.
+
+use super::{Row, Rows, Source, age_s, push_finite, tag};
+use crate::record::{self, Place};
+use std::sync::{Mutex, PoisonError};
+
+/// A part of a rank's object. Literals hold what stands before a value: commas, keys and colons.
+#[derive(Debug, Clone)]
+pub enum Part {
+    /// A value.
+    Value {
+        /// What stands before it.
+        literal: Box<[u8]>,
+        /// The value.
+        source: Source,
+    },
+    /// A section: left out, its literal too, where the rank does not report it.
+    Section {
+        /// What stands before its first part, the brace included.
+        literal: Box<[u8]>,
+        /// Its presence bit.
+        place: Place,
+        /// What it holds.
+        parts: Vec<Part>,
+    },
+}
+
+/// Writes the ranks' objects, `{...},{...}`, and remembers each: of a rank that has not changed only its age is written.
+#[derive(Debug)]
+pub struct Document {
+    parts: Vec<Part>,
+    kept: Mutex<Kept>,
+}
+
+/// The objects of one generation's ranks, and the tag of all of them.
+#[derive(Debug, Default)]
+struct Kept {
+    nonce: [u64; 2],
+    ranks: Vec<Object>,
+    tag: Option<String>,
+}
+
+/// One rank's object; empty where it never published.
+#[derive(Debug, Clone, Default)]
+struct Object {
+    identity: [u64; 3],
+    text: Text,
+}
+
+/// Text with gaps where ages belong.
+#[derive(Debug, Clone, Default)]
+struct Text {
+    bytes: Vec<u8>,
+    /// Where a gap is, and the moment that its age counts from.
+    gaps: Vec<(usize, u64)>,
+}
+
+impl Document {
+    /// A document whose objects are made of `parts`.
+    pub fn new(parts: Vec<Part>) -> Self {
+        Self { parts, kept: Mutex::default() }
+    }
+
+    /// Appends the objects of the ranks that have published, and gives the tag of what they say.
+    ///
+    /// With `ranks`, of these only, in that order; ranks that do not exist are passed over.
+    pub fn render(&self, rows: &Rows<'_>, ranks: Option<&[u32]>, out: &mut Vec<u8>) -> String {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.update(&self.parts, rows);
+        if let Some(ranks) = ranks {
+            let chosen = || ranks.iter().filter_map(|&rank| kept.ranks.get(rank as usize));
+            join(chosen(), rows.now_ns, out);
+            return tag(kept.nonce, chosen().map(|object| object.identity));
+        }
+        join(kept.ranks.iter(), rows.now_ns, out);
+        let Kept { nonce, ranks, tag: known } = &mut *kept;
+        known.get_or_insert_with(|| tag(*nonce, ranks.iter().map(|object| object.identity))).clone()
+    }
+}
+
+/// Appends the objects with commas between them.
+fn join<'a>(objects: impl Iterator<Item = &'a Object>, now_ns: u64, out: &mut Vec<u8>) {
+    let mut first = true;
+    for object in objects.filter(|object| !object.text.bytes.is_empty()) {
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        object.text.fill(now_ns, out);
+    }
+}
+
+impl Kept {
+    fn update(&mut self, parts: &[Part], rows: &Rows<'_>) {
+        if self.nonce != rows.nonce || self.ranks.len() != rows.states.len() {
+            *self = Self { nonce: rows.nonce, ranks: vec![Object::default(); rows.states.len()], tag: None };
+        }
+        for (object, row) in self.ranks.iter_mut().zip(rows.iter()) {
+            let identity = row.identity();
+            if object.identity != identity {
+                object.identity = identity;
+                object.text.write(parts, &row);
+                self.tag = None;
+            }
+        }
+    }
+}
+
+impl Text {
+    fn write(&mut self, parts: &[Part], row: &Row<'_>) {
+        self.bytes.clear();
+        self.gaps.clear();
+        if row.version() != 0 {
+            self.bytes.push(b'{');
+            self.push(parts, row);
+            self.bytes.push(b'}');
+        }
+    }
+
+    fn push(&mut self, parts: &[Part], row: &Row<'_>) {
+        for part in parts {
+            match part {
+                Part::Value { literal, source: Source::Age } => {
+                    self.bytes.extend_from_slice(literal);
+                    self.gaps.push((self.bytes.len(), row.mono_ns()));
+                }
+                Part::Value { literal, source } => {
+                    self.bytes.extend_from_slice(literal);
+                    source.push_json(&mut self.bytes, row);
+                }
+                Part::Section { literal, place, parts } => {
+                    if record::is_present(row.payload(), *place) {
+                        self.bytes.extend_from_slice(literal);
+                        self.push(parts, row);
+                        self.bytes.push(b'}');
+                    }
+                }
+            }
+        }
+    }
+
+    /// Appends the text with the ages of `now_ns`.
+    fn fill(&self, now_ns: u64, out: &mut Vec<u8>) {
+        let mut done = 0;
+        for &(gap, mono_ns) in &self.gaps {
+            out.extend_from_slice(&self.bytes[done..gap]);
+            push_finite(out, age_s(now_ns, mono_ns));
+            done = gap;
+        }
+        out.extend_from_slice(&self.bytes[done..]);
+    }
+}
