@@ -13,12 +13,43 @@ from collections.abc import Sequence
 from typing import Final, TextIO
 
 from snapring import __version__
-from snapring.cli import demo, doctor, feed, gc, get, keys, ls, options, relay, schema, top, watch
+from snapring.cli import (
+    dashboard,
+    demo,
+    doctor,
+    export,
+    feed,
+    gc,
+    get,
+    keys,
+    ls,
+    options,
+    relay,
+    schema,
+    serve,
+    top,
+    watch,
+)
 from snapring.errors import InvalidValue, RankOutOfRange, RingNotFound, SnapringError
 
 __all__ = ["VERBS", "main"]
 
-VERBS: Final[tuple[options.Verb, ...]] = (demo, top, get, watch, relay, keys, feed, ls, schema, gc, doctor)
+VERBS: Final[tuple[options.Verb, ...]] = (
+    demo,
+    top,
+    get,
+    watch,
+    serve,
+    export,
+    dashboard,
+    relay,
+    keys,
+    feed,
+    ls,
+    schema,
+    gc,
+    doctor,
+)
 """Every verb, in the order of the help."""
 
 EPILOG: Final = """\
