@@ -91,7 +91,9 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy, strict, over the package and over ordinary calls of it."""
-    session.install(*nox.project.dependency_groups(PYPROJECT, "types"), *PYPROJECT["project"]["dependencies"])
+    project = PYPROJECT["project"]
+    libraries = (*project["dependencies"], *project["optional-dependencies"]["serve"])
+    session.install(*nox.project.dependency_groups(PYPROJECT, "types"), *libraries)
     session.run("mypy")
 
 
@@ -120,7 +122,7 @@ def loom(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The Python tests against the built wheel; arguments after `--` go to pytest."""
-    install_wheel(session, "test")
+    install_wheel(session, "serve", "test")
     pytest(session)
 
 
@@ -132,7 +134,8 @@ def sdist(session: nox.Session) -> None:
     session.install(*PYPROJECT["build-system"]["requires"])
     session.run("maturin", "sdist", "--out", str(folder))
     (archive,) = folder.glob("*.tar.gz")
-    session.install(*PYPROJECT["project"]["dependencies"], *PYPROJECT["project"]["optional-dependencies"]["test"])
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    session.install(*PYPROJECT["project"]["dependencies"], *extras["serve"], *extras["test"])
     # Nothing may come from an earlier build: pip keeps wheels by path, cargo by dates, and archives have old dates.
     fresh = ("--no-cache-dir", "--no-deps", "--force-reinstall")
     session.install(*fresh, str(archive), env={"CARGO_TARGET_DIR": str(folder / "target")})
@@ -148,7 +151,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Every benchmark once, as a test of itself: each asserts its answer before it is timed."""
-    install_wheel(session, "bench")
+    install_wheel(session, "bench", "serve")
     session.run("python", "-P", "benches/python/compare.py", "--quick")
     cargo(session, "bench", "--locked", "--package", "snapring-core", "--package", "snapring-relay", "--", "--test")
 
@@ -186,5 +189,5 @@ def figure(session: nox.Session) -> None:
 @nox.session(python=["3.12", "3.13", "3.14"])
 def wheels(session: nox.Session) -> None:
     """A wheel for another Python passes the tests, where the path has that Python."""
-    install_wheel(session, "test")
+    install_wheel(session, "serve", "test")
     pytest(session)

@@ -5,7 +5,7 @@ handler before it is used, and neither takes a lock that another process could h
 """
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
@@ -245,7 +245,7 @@ class Reader(_core.Reader[T], Generic[T]):
         )
         return self
 
-    async def changes(self) -> AsyncIterator[list[int]]:
+    async def changes(self) -> AsyncGenerator[list[int], None]:
         """Yield the ranks whose version or state changed, each time any did; a cursor of its own.
 
         The first item is every rank that has published. Changes that come while the caller is busy are merged.

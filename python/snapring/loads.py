@@ -1,0 +1,169 @@
+"""The load of all ranks as text, for whoever asks: :class:`Loads` reads a ring and says what it holds.
+
+What is compiled for a ring's schema is kept, and so is the JSON of the newest snapshots: while no rank changes, a
+request costs one read and the writing of ages.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from snapring._core import Document, Exposition, Snapshot, View, __version__
+from snapring.formats.as_json import items, opening
+from snapring.formats.as_prometheus import ending, plan
+from snapring.formats.metrics import Metric, families_of, split_source
+from snapring.formats.profiles import profile_named
+from snapring.load import SECTION_FIELDS, Section
+from snapring.ring import Reader
+
+__all__ = ["ALL_SECTIONS", "Body", "Loads"]
+
+ALL_SECTIONS: Final = frozenset(Section)
+"""What ``include`` means by default."""
+
+NO_RING: Final = "0" * 16
+"""The tag while there is no ring."""
+
+
+class Body(NamedTuple):
+    """A document and its tag.
+
+    ``tag`` is 16 hex digits that differ where the ring's generation or a shown rank's epoch, version or state does.
+    Ages alone do not change it.
+    """
+
+    content: bytes
+    tag: str
+
+
+class Loads:
+    """What a ring's ranks report, as JSON and as Prometheus reads it.
+
+    ``labels`` are added to every metric, ``extra`` to the envelope of the JSON. Threads may share it, and a child of a
+    fork may use it; it opens nothing beyond what the reader does. Every method raises what ``Reader.view`` raises, and
+    InvalidValue for a ring whose payload is no record.
+
+    Examples
+    --------
+    >>> import snapring
+    >>> from snapring.loads import Loads
+    >>> with snapring.Writer("loads", rank=0, ranks=1) as writer, snapring.Reader("loads") as reader:
+    ...     _ = writer.publish(snapring.LoadSnapshot(num_running_reqs=12))
+    ...     b'"num_running_reqs":12' in Loads(reader).json().content
+    True
+    """
+
+    def __init__(
+        self,
+        reader: Reader[Any],
+        *,
+        labels: Mapping[str, str] | None = None,
+        extra: Mapping[str, object] | None = None,
+    ) -> None:
+        """Read nothing yet."""
+        self.reader = reader
+        self.labels = dict(labels or {})
+        self._extra = dict(extra or {})
+        self._documents: dict[frozenset[Section], Document] = {}
+        self._expositions: dict[tuple[str, bool, frozenset[Section]], Exposition] = {}
+        self._openings: dict[int, bytes] = {}
+        self._second = (0, b"")
+        self._contended = 0
+
+    @property
+    def contended(self) -> int:
+        """Ranks whose newest snapshot could not be had for a writer that never paused, over all documents so far."""
+        return self._contended + sum(document.contended for document in tuple(self._documents.values()))
+
+    def view(self) -> View:
+        """All ranks, as ``Reader.view``."""
+        return self.reader.view()
+
+    def snapshots(self) -> list[Snapshot[Any]]:
+        """All ranks that have published, as ``Reader.read_all``."""
+        return self.reader.read_all()
+
+    def json(
+        self,
+        *,
+        include: frozenset[Section] = ALL_SECTIONS,
+        ranks: list[int] | None = None,
+        max_age: float | None = None,
+        more: bytes = b"",
+    ) -> Body:
+        """The document of ``/v1/loads``: ``{"timestamp", "version", "ranks", "loads": [...]}``.
+
+        Parameters
+        ----------
+        include
+            Sections to show.
+        ranks
+            Only these, each 0 to 65,535; None means all. Those that do not exist, or never published, are not there.
+        max_age
+            Seconds after which a living rank is STALE here, 0 or more; by default the reader's.
+        more
+            Further members of the envelope, encoded, each with a comma behind it.
+        """
+        view = self.reader.view()
+        head = self._head(len(view), more)
+        document = self._documents.get(include)
+        if document is None or not document.fits(view):
+            schema_text = view.schema_text
+            if schema_text is None:
+                return Body(head + b"]}", NO_RING)
+            document = self._compile(schema_text, include)
+        return Body(*document.render(view, head, b"]}", ranks=ranks, max_age=max_age))
+
+    def text(
+        self,
+        profile: str = "sglang",
+        *,
+        openmetrics: bool = False,
+        include: frozenset[Section] = ALL_SECTIONS,
+        ranks: list[int] | None = None,
+        max_age: float | None = None,
+    ) -> bytes:
+        """The metrics of ``profile`` in Prometheus' text format 0.0.4, or in OpenMetrics 1.0, its last line included.
+
+        ``include``, ``ranks`` and ``max_age`` are as for :meth:`json`. Raises InvalidValue for an unknown profile; the
+        message names all.
+        """
+        view = self.reader.view()
+        key = (profile, openmetrics, include)
+        exposition = self._expositions.get(key)
+        if exposition is None or not exposition.fits(view):
+            metrics = _chosen(profile_named(profile), include)
+            schema_text = view.schema_text
+            if schema_text is None:
+                return ending(openmetrics)
+            exposition = Exposition(schema_text, plan(families_of(metrics, schema_text), self.labels, openmetrics))
+            self._expositions[key] = exposition
+        return exposition.render(view, ranks=ranks, max_age=max_age) + ending(openmetrics)
+
+    def _compile(self, schema_text: str, include: frozenset[Section]) -> Document:
+        if (old := self._documents.get(include)) is not None:
+            self._contended += old.contended
+        document = Document(schema_text, items(schema_text, include))
+        self._documents[include] = document
+        return document
+
+    def _head(self, ranks: int, more: bytes) -> bytes:
+        """The envelope up to the first rank."""
+        now_us = time.time_ns() // 1_000
+        second, micro = divmod(now_us, 1_000_000)
+        known, text = self._second
+        if known != second:
+            text = time.strftime('{"timestamp":"%Y-%m-%dT%H:%M:%S', time.gmtime(second)).encode()
+            self._second = (second, text)
+        rest = self._openings.get(ranks)
+        if rest is None:
+            rest = self._openings[ranks] = opening(__version__, ranks, self._extra)
+        if more:
+            rest = rest.removesuffix(b'"loads":[') + more + b'"loads":['
+        return b"%b.%06d+00:00%b" % (text, micro, rest)
+
+
+def _chosen(metrics: tuple[Metric, ...], include: frozenset[Section]) -> tuple[Metric, ...]:
+    """The metrics that show nothing of a section that was not asked for."""
+    hidden = {field for section, field in SECTION_FIELDS.items() if section not in include}
+    return tuple(metric for metric in metrics if split_source(metric.source)[0].partition(".")[0] not in hidden)

@@ -1,0 +1,12 @@
+"""The load of every rank over HTTP, in the form that each consumer speaks: needs ``pip install 'snapring[serve]'``.
+
+:func:`app` is an ASGI application with every route; the middlewares add load to the responses of another application,
+or turn requests away from one that is overloaded. Nothing here is loaded by ``import snapring``.
+"""
+
+from snapring.serve.app import LoadsApp, app
+from snapring.serve.collector import LoadCollector
+from snapring.serve.orca import OrcaMiddleware
+from snapring.serve.overload import OverloadMiddleware
+
+__all__ = ["LoadCollector", "LoadsApp", "OrcaMiddleware", "OverloadMiddleware", "app"]

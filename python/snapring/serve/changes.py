@@ -1,0 +1,129 @@
+"""What changed, told to many at once: :class:`Changes` follows a ring once, however many streams and polls wait."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Final
+
+from snapring.errors import SnapringError
+from snapring.load import Section
+from snapring.loads import Loads
+
+__all__ = ["Changes"]
+
+HEARTBEAT_S: Final = 15.0
+"""A stream that has nothing to say says so this often, or proxies take its connection for dead."""
+
+RETRY_S: Final = 1.0
+"""Pause before a ring that could not be read is followed again."""
+
+_LOG: Final = logging.getLogger("snapring.serve")
+
+
+class Changes:
+    """The changes of a ring, in ticks: each is one look at the ranks whose snapshot or state changed since the last.
+
+    Ticks are at least ``1 / rate`` seconds apart, so what changes more often is merged. The ring is followed only
+    while somebody is inside :meth:`followed`. Belongs to one event loop at a time.
+
+    Attributes:
+        tick: number of the newest tick, 0 before the first.
+        news: set at the next tick, and by a heartbeat when there was none for 15 s; a new one stands here afterwards,
+            so take it before looking at ``tick``.
+        encodes: events encoded so far: one a tick and set of sections, whoever listens.
+    """
+
+    def __init__(self, loads: Loads, *, rate: float = 10.0) -> None:
+        self._loads, self._pause_s = loads, 1.0 / rate
+        self._followers = 0
+        self._task: asyncio.Task[None] | None = None
+        self._changed: list[int] = []
+        self._gone: list[int] = []
+        self._events: dict[frozenset[Section], bytes] = {}
+        self.tick = 0
+        self.news = asyncio.Event()
+        self.encodes = 0
+
+    @contextlib.asynccontextmanager
+    async def followed(self) -> AsyncIterator[None]:
+        """Follow the ring until the block ends; blocks may overlap, also in many tasks."""
+        self._followers += 1
+        loop = asyncio.get_running_loop()
+        if self._task is None or self._task.done() or self._task.get_loop() is not loop:
+            self.news = asyncio.Event()
+            self._task = loop.create_task(self._follow(), name="snapring changes")
+        try:
+            yield
+        finally:
+            self._followers -= 1
+            if not self._followers and self._task is not None:
+                self._task.cancel()
+                self._task = None
+
+    def event(self, include: frozenset[Section]) -> bytes:
+        """The newest tick as an event: the ranks that changed in it, and those that went away."""
+        found = self._events.get(include)
+        if found is None:
+            self.encodes += 1
+            found = self._events[include] = self._encode(include, full=False)
+        return found
+
+    def full(self, include: frozenset[Section]) -> bytes:
+        """All ranks now as an event, for who has seen nothing yet, or has missed a tick."""
+        return self._encode(include, full=True)
+
+    def _encode(self, include: frozenset[Section], *, full: bool) -> bytes:
+        gone = b"" if full else b",".join(b"%d" % rank for rank in self._gone)
+        more = b'"full":%b,"gone":[%b],' % (b"true" if full else b"false", gone)
+        try:
+            # The tag of an event is that of all ranks, of which the text then shows some.
+            whole = self._loads.json(include=include, more=more)
+            body = whole if full else self._loads.json(include=include, ranks=self._changed, more=more)
+        except SnapringError as error:
+            return b"event: unreadable\ndata: %b\n\n" % " ".join(str(error).split()).encode()
+        return b"event: loads\nid: %b\ndata: %b\n\n" % (whole.tag.encode(), body.content)
+
+    async def _follow(self) -> None:
+        warned = False
+        while True:
+            try:
+                await self._take_ticks()
+            except SnapringError as error:
+                if not warned:
+                    _LOG.warning("the ring %r cannot be read: %s", self._loads.reader.name, error)
+                warned = True
+                self._turn([])
+            await asyncio.sleep(RETRY_S)
+
+    async def _take_ticks(self) -> None:
+        """A tick for each change, and heartbeats between them; ends only by an error."""
+        reader = self._loads.reader
+        async with contextlib.aclosing(reader.changes()) as changes:
+            ahead: asyncio.Task[list[int]] | None = None
+            try:
+                while True:
+                    ahead = ahead or asyncio.ensure_future(anext(changes))
+                    done, _ = await asyncio.wait({ahead}, timeout=HEARTBEAT_S)
+                    if not done:
+                        self._wake()
+                        continue
+                    ranks, ahead = ahead.result(), None
+                    self._turn(ranks)
+                    await asyncio.sleep(self._pause_s)
+            finally:
+                if ahead is not None:
+                    ahead.cancel()
+                    await asyncio.wait({ahead})
+
+    def _turn(self, ranks: list[int]) -> None:
+        there = {snapshot.rank for snapshot in self._loads.snapshots()} if ranks else set()
+        self._changed = [rank for rank in ranks if rank in there]
+        self._gone = [rank for rank in ranks if rank not in there]
+        self._events.clear()
+        self.tick += 1
+        self._wake()
+
+    def _wake(self) -> None:
+        news, self.news = self.news, asyncio.Event()
+        news.set()

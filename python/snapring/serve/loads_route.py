@@ -1,0 +1,164 @@
+"""``GET /v1/loads``, without a framework: what a request costs beyond the server is reading memory."""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from snapring.errors import SnapringError
+from snapring.formats.as_orca import orca_report
+from snapring.formats.as_prometheus import content_type
+from snapring.formats.profiles import profile_named
+from snapring.loads import Body, Loads
+from snapring.serve.asgi import Receive, Scope, Send
+from snapring.serve.changes import Changes
+from snapring.serve.duration import Durations
+from snapring.serve.query import BadQuery, LoadsQuery, parse_query
+from snapring.serve.reply import JSON, Answer, AnswerResponse, failure, send_answer, whole
+
+__all__ = ["LoadsRoute"]
+
+RECHECK_S: Final = 0.25
+"""How often a long-poll with a ``max_age`` of its own looks by itself: its states turn when no rank says anything."""
+
+
+class LoadsRoute:
+    """The endpoint: an ASGI application for any path, and :meth:`respond` for a handler of one's own.
+
+    Args:
+        loads: what is asked.
+        changes: what long-polls wait for.
+        profile: the metrics of ``format=prometheus``.
+        strict_ranks: answer 404 for a rank that the ring does not have, instead of an empty list.
+
+    Belongs to one event loop.
+    """
+
+    def __init__(self, loads: Loads, changes: Changes, *, profile: str = "sglang", strict_ranks: bool = False) -> None:
+        profile_named(profile)
+        self._loads, self._changes = loads, changes
+        self._profile, self._strict = profile, strict_ranks
+        self.durations: Final = Durations()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["method"] not in {"GET", "HEAD"}:
+            await send_answer(send, failure(405, "only GET and HEAD", ["GET", "HEAD"], [(b"allow", b"GET, HEAD")]))
+            return
+        query_string: bytes = scope["query_string"]
+        known = _header(scope["headers"], MATCH)
+        answer = self.answer(query_string, known)
+        if answer.status == NOT_MODIFIED and (query := parse_query(query_string)).wait:
+            news = await _unless_gone(receive, self._await_news(query, known))
+            if news is None:
+                return
+            answer = news
+        await send_answer(send, answer)
+
+    async def respond(self, request: Request) -> Response:
+        """The response for a handler of FastAPI or Starlette; long-polls are left to the route itself."""
+        return AnswerResponse(self.answer(request.scope["query_string"], _header(request.scope["headers"], MATCH)))
+
+    def answer(self, query_string: bytes, known: bytes | None) -> Answer:
+        """The answer to a query, at once; ``known`` is what ``If-None-Match`` says. Never raises for what was asked."""
+        started_ns = time.perf_counter_ns()
+        try:
+            answer = self._answer(parse_query(query_string), known)
+        except BadQuery as wrong:
+            answer = failure(wrong.code, str(wrong), wrong.valid)
+        self.durations.add((time.perf_counter_ns() - started_ns) / 1e9, ok=answer.status < BAD)
+        return answer
+
+    def _answer(self, query: LoadsQuery, known: bytes | None) -> Answer:
+        try:
+            return self._read(query, known)
+        except SnapringError as error:  # there is a ring and it is unfit, or holds no records
+            return failure(503, f"{type(error).__name__}: {error}")
+
+    def _read(self, query: LoadsQuery, known: bytes | None) -> Answer:
+        if self._strict and query.rank is not None and (missing := self._missing(query.rank)):
+            return failure(404, missing)
+        if query.format == "json":
+            return _tagged(self._loads.json(include=query.include, ranks=query.ranks, max_age=query.max_age), known)
+        if query.format == "orca":
+            return self._orca(query.rank)
+        openmetrics = query.format == "openmetrics"
+        kind = content_type(openmetrics).encode()
+        text = self._loads.text(
+            self._profile,
+            openmetrics=openmetrics,
+            include=query.include,
+            ranks=query.ranks,
+            max_age=query.max_age,
+        )
+        return whole(200, kind, text or b"\n")
+
+    def _orca(self, rank: int | None) -> Answer:
+        report = orca_report(snapshot for snapshot in self._loads.snapshots() if rank in {None, snapshot.rank})
+        if report is None:
+            return failure(503, "no rank is LIVE, so nothing is known of the load; look at /readyz")
+        return whole(200, JSON, report.json().encode())
+
+    def _missing(self, rank: int) -> str:
+        count = self._loads.reader.ranks
+        if count is None:
+            return f"there is no rank {rank}: no ring {self._loads.reader.name!r} yet"
+        return "" if 0 <= rank < count else f"there is no rank {rank}: the ring has ranks 0 to {count - 1}"
+
+    async def _await_news(self, query: LoadsQuery, known: bytes | None) -> Answer:
+        """The answer as soon as it is another, else 304 when the time is up."""
+        until_s = time.monotonic() + query.wait
+        async with self._changes.followed():
+            while True:
+                news = self._changes.news
+                answer = self._answer(query, known)  # again: something may have changed before it was followed
+                left_s = until_s - time.monotonic()
+                if answer.status != NOT_MODIFIED or left_s <= 0:
+                    return answer
+                try:
+                    await asyncio.wait_for(news.wait(), left_s if query.max_age is None else min(left_s, RECHECK_S))
+                except TimeoutError:
+                    continue
+
+
+NOT_MODIFIED: Final = 304
+BAD: Final = 400
+MATCH: Final = b"if-none-match"
+
+
+async def _unless_gone(receive: Receive, answer: Coroutine[Any, Any, Answer]) -> Answer | None:
+    """The answer, or None as soon as the client has hung up: nobody waits for it then."""
+
+    async def gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    waiting, hung_up = asyncio.ensure_future(answer), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({waiting, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+        return waiting.result() if waiting.done() else None
+    finally:
+        waiting.cancel()
+        hung_up.cancel()
+        await asyncio.wait({waiting, hung_up})
+
+
+def _header(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
+    for name, value in headers:
+        if name == wanted:
+            return value
+    return None
+
+
+def _tagged(body: Body, known: bytes | None) -> Answer:
+    """The JSON with its tag, or 304 where the client has it; weak, since ages differ from answer to answer."""
+    quoted = b'"%b"' % body.tag.encode()
+    tag = b"W/" + quoted
+    if known is not None and (known == b"*" or quoted in known):
+        return Answer(NOT_MODIFIED, [(b"etag", tag), (b"cache-control", b"no-cache")], b"")
+    length = b"%d" % len(body.content)
+    headers = [(b"content-type", JSON), (b"content-length", length), (b"etag", tag), (b"cache-control", b"no-cache")]
+    return Answer(200, headers, body.content)
