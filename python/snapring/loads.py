@@ -72,8 +72,9 @@ class Loads:
 
     @property
     def contended(self) -> int:
-        """Ranks whose newest snapshot could not be had for a writer that never paused, over all documents so far."""
-        return self._contended + sum(document.contended for document in tuple(self._documents.values()))
+        """Ranks whose newest snapshot could not be had for a writer that never paused, over all answers so far."""
+        texts: list[Document | Exposition] = [*self._documents.values(), *self._expositions.values()]
+        return self._contended + sum(text.contended for text in texts)
 
     def view(self) -> View:
         """All ranks, as ``Reader.view``."""
@@ -136,6 +137,7 @@ class Loads:
             schema_text = view.schema_text
             if schema_text is None:
                 return ending(openmetrics)
+            self._contended += 0 if exposition is None else exposition.contended
             exposition = Exposition(schema_text, plan(families_of(metrics, schema_text), self.labels, openmetrics))
             self._expositions[key] = exposition
         return exposition.render(view, ranks=ranks, max_age=max_age) + ending(openmetrics)

@@ -114,7 +114,14 @@ def app(
     loads = Loads(reader, labels=labels, extra=extra)
     changes = Changes(loads, rate=event_rate)
     endpoint = LoadsRoute(loads, changes, profile=profile or "sglang", strict_ranks=strict_ranks)
-    collector = LoadCollector(reader, profile=exposed, labels=labels, relay=relay, durations=endpoint.durations)
+    collector = LoadCollector(
+        reader,
+        profile=exposed,
+        labels=labels,
+        relay=relay,
+        durations=endpoint.durations,
+        contended=lambda: loads.contended,
+    )
     routes = (
         Route("/v1/loads", endpoint),
         *stream.routes(changes),

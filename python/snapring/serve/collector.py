@@ -221,7 +221,7 @@ class _Columns:
         column, present = self._records[name], self._published & self._view.present(name)
         if item is None:
             return column, present
-        return column[:, item], present
+        return column[:, item], present & (self._records[f"{name}:len"] > item)
 
     def _epochs(self) -> Iterator[tuple[int, float]]:
         # The arrays of a view do not hold them.

@@ -82,6 +82,7 @@ impl Document {
 pub(crate) struct Exposition {
     core: text::Exposition,
     schema_text: String,
+    contended: AtomicU64,
 }
 
 type Samples = Vec<(Vec<u8>, Vec<u8>, String, f64)>;
@@ -96,7 +97,7 @@ impl Exposition {
             Ok(Family { header: header.into(), samples })
         };
         let families = families.into_iter().map(family).collect::<PyResult<_>>()?;
-        Ok(Self { core: text::Exposition::new(families), schema_text })
+        Ok(Self { core: text::Exposition::new(families), schema_text, contended: AtomicU64::new(0) })
     }
 
     /// As `Document.fits`.
@@ -119,7 +120,14 @@ impl Exposition {
         }
         let mut out = Vec::with_capacity(4096 + 2048 * view.ranks());
         view.with_rows(max_age.map(watch::seconds_to_ns), |rows| self.core.render(rows, ranks.as_deref(), &mut out))?;
+        self.contended.fetch_add(view.contended_rows(), Ordering::Relaxed);
         Ok(PyBytes::new(py, &out))
+    }
+
+    /// As `Document.contended`.
+    #[getter]
+    fn contended(&self) -> u64 {
+        self.contended.load(Ordering::Relaxed)
     }
 }
 
