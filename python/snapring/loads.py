@@ -6,9 +6,12 @@ request costs one read and the writing of ages.
 
 import time
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from msgspec import Struct
 
 from snapring._core import Document, Exposition, Snapshot, View, __version__
+from snapring.errors import LayoutMismatch
 from snapring.formats.as_json import items, opening
 from snapring.formats.as_prometheus import ending, plan
 from snapring.formats.metrics import Metric, families_of, split_source
@@ -25,7 +28,7 @@ NO_RING: Final = "0" * 16
 """The tag while there is no ring."""
 
 
-class Body(NamedTuple):
+class Body(Struct, frozen=True, gc=False):
     """A document and its tag.
 
     ``tag`` is 16 hex digits that differ where the ring's generation or a shown rank's epoch, version or state does.
@@ -68,6 +71,7 @@ class Loads:
         self._expositions: dict[tuple[str, bool, frozenset[Section]], Exposition] = {}
         self._openings: dict[int, bytes] = {}
         self._second = (0, b"")
+        self._kept_head: tuple[int, int, bytes, bytes] = (0, 0, b"", b"")
         self._contended = 0
 
     @property
@@ -107,13 +111,14 @@ class Loads:
         """
         view = self.reader.view()
         head = self._head(len(view), more)
-        document = self._documents.get(include)
-        if document is None or not document.fits(view):
+        try:
+            content, tag = self._documents[include].render(view, head, b"]}", ranks=ranks, max_age=max_age)
+        except (KeyError, LayoutMismatch):  # not compiled yet, or for another schema
             schema_text = view.schema_text
             if schema_text is None:
                 return Body(head + b"]}", NO_RING)
-            document = self._compile(schema_text, include)
-        return Body(*document.render(view, head, b"]}", ranks=ranks, max_age=max_age))
+            content, tag = self._compile(schema_text, include).render(view, head, b"]}", ranks=ranks, max_age=max_age)
+        return Body(content, tag)
 
     def text(
         self,
@@ -150,9 +155,16 @@ class Loads:
         return document
 
     def _head(self, ranks: int, more: bytes) -> bytes:
-        """The envelope up to the first rank."""
-        now_us = time.time_ns() // 1_000
-        second, micro = divmod(now_us, 1_000_000)
+        """The envelope up to the first rank; kept for a millisecond, in which many may ask."""
+        now_ms = time.time_ns() // 1_000_000
+        known_ms, known_ranks, known_more, head = self._kept_head
+        if now_ms != known_ms or ranks != known_ranks or more != known_more:
+            head = self._new_head(now_ms, ranks, more)
+            self._kept_head = (now_ms, ranks, more, head)
+        return head
+
+    def _new_head(self, now_ms: int, ranks: int, more: bytes) -> bytes:
+        second, milli = divmod(now_ms, 1_000)
         known, text = self._second
         if known != second:
             text = time.strftime('{"timestamp":"%Y-%m-%dT%H:%M:%S', time.gmtime(second)).encode()
@@ -162,7 +174,7 @@ class Loads:
             rest = self._openings[ranks] = opening(__version__, ranks, self._extra)
         if more:
             rest = rest.removesuffix(b'"loads":[') + more + b'"loads":['
-        return b"%b.%06d+00:00%b" % (text, micro, rest)
+        return b"%b.%03d+00:00%b" % (text, milli, rest)
 
 
 def _chosen(metrics: tuple[Metric, ...], include: frozenset[Section]) -> tuple[Metric, ...]:

@@ -4,9 +4,9 @@
 or turn requests away from one that is overloaded. Nothing here is loaded by ``import snapring``.
 """
 
-from snapring.serve.app import LoadsApp, app
+from snapring.serve.app import LoadsApp, app, routes
 from snapring.serve.collector import LoadCollector
 from snapring.serve.orca import OrcaMiddleware
 from snapring.serve.overload import OverloadMiddleware
 
-__all__ = ["LoadCollector", "LoadsApp", "OrcaMiddleware", "OverloadMiddleware", "app"]
+__all__ = ["LoadCollector", "LoadsApp", "OrcaMiddleware", "OverloadMiddleware", "app", "routes"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,8 +24,9 @@ from snapring.serve.health import Ready
 from snapring.serve.loads_route import LoadsRoute
 from snapring.serve.reply import AnswerResponse, failure
 
-__all__ = ["LoadsApp", "app"]
+__all__ = ["LoadsApp", "app", "routes"]
 
+LOADS: Final = "/v1/loads"
 NOT_FOUND: Final = 404
 FASTEST_EVENTS: Final = 1000.0
 """Ticks a second that a stream may have at most."""
@@ -54,10 +55,20 @@ class LoadsApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; the one for loads passes the framework by."""
-        if scope["type"] == "http" and path_of(scope) == "/v1/loads":
+        if scope["type"] == "http" and (scope["path"] == LOADS or path_of(scope) == LOADS):
             await self.endpoint(scope, receive, send)
         else:
             await self._rest(scope, receive, send)
+
+
+class _Options(TypedDict, total=False):
+    profile: str | None
+    labels: Mapping[str, str] | None
+    extra: Mapping[str, object] | None
+    relay: Relay | None
+    ready: Ready
+    strict_ranks: bool
+    event_rate: float
 
 
 def app(
@@ -122,8 +133,8 @@ def app(
         durations=endpoint.durations,
         contended=lambda: loads.contended,
     )
-    routes = (
-        Route("/v1/loads", endpoint),
+    made = (
+        Route(LOADS, endpoint),
         *stream.routes(changes),
         *history.routes(loads),
         *aliases.routes(loads),
@@ -132,7 +143,18 @@ def app(
         *scale_route.routes(loads),
         *page.routes(),
     )
-    return LoadsApp(loads, endpoint, changes, collector, routes)
+    return LoadsApp(loads, endpoint, changes, collector, made)
+
+
+def routes(reader: Reader[Any], *paths: str, **options: Unpack[_Options]) -> list[Route]:
+    """Some routes of :func:`app`, for a Starlette application or router of one's own; all of them without ``paths``.
+
+    ``options`` and what is raised are those of :func:`app`; InvalidValue too for a path that is none of its routes.
+    """
+    found = app(reader, **options).routes
+    if unknown := [path for path in paths if path not in found]:
+        raise InvalidValue(f"no route {unknown[0]!r}; there are {', '.join(found)}")
+    return [found[path] for path in paths or found]
 
 
 async def _as_json(_: Request, error: Exception, *, paths: tuple[str, ...]) -> Response:

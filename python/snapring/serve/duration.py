@@ -7,10 +7,13 @@ from typing import Final
 
 from prometheus_client.core import HistogramMetricFamily
 
-__all__ = ["BOUNDS_S", "Durations"]
+__all__ = ["BOUNDS_MS", "Durations"]
 
-BOUNDS_S: Final = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
-"""Upper bounds of the buckets in seconds: those of SGLang's ``get_loads_duration_seconds``."""
+BOUNDS_MS: Final = (0.1, 0.5, 1, 5, 10, 50, 100, 500, 1000)
+"""Upper bounds of the buckets: those of SGLang's ``get_loads_duration_seconds``."""
+
+_BOUNDS_NS: Final = tuple(round(bound * 1e6) for bound in BOUNDS_MS)
+_OUTCOMES: Final = ("error", "ok")
 
 
 class Durations:
@@ -19,18 +22,15 @@ class Durations:
     Belongs to one event loop; reading it from another thread may miss the request of that moment.
     """
 
-    OUTCOMES: Final = ("ok", "error")
-
     def __init__(self) -> None:
         """Nothing was counted yet."""
-        self._counts = {outcome: [0] * (len(BOUNDS_S) + 1) for outcome in self.OUTCOMES}
-        self._sums = dict.fromkeys(self.OUTCOMES, 0.0)
+        self._counts = tuple([0] * (len(_BOUNDS_NS) + 1) for _ in _OUTCOMES)
+        self._sums_ns = [0 for _ in _OUTCOMES]
 
-    def add(self, seconds: float, *, ok: bool) -> None:
+    def add(self, duration_ns: int, ok: bool) -> None:  # noqa: FBT001  a keyword would cost as much as the rest
         """Count one request."""
-        outcome = "ok" if ok else "error"
-        self._counts[outcome][bisect_left(BOUNDS_S, seconds)] += 1
-        self._sums[outcome] += seconds
+        self._counts[ok][bisect_left(_BOUNDS_NS, duration_ns)] += 1
+        self._sums_ns[ok] += duration_ns
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """The histogram as prometheus_client has it, with the label ``outcome``."""
@@ -40,8 +40,8 @@ class Durations:
             labels=["outcome"],
             unit="seconds",
         )
-        for outcome in self.OUTCOMES:
-            totals = zip((*map(str, BOUNDS_S), "+Inf"), accumulate(self._counts[outcome]), strict=True)
-            buckets = [(bound, float(count)) for bound, count in totals]
-            family.add_metric([outcome], buckets, self._sums[outcome])
+        bounds = [*(str(bound / 1000) for bound in BOUNDS_MS), "+Inf"]
+        for outcome, counts, sum_ns in zip(_OUTCOMES, self._counts, self._sums_ns, strict=True):
+            totals = zip(bounds, accumulate(map(float, counts)), strict=True)
+            family.add_metric([outcome], list(totals), sum_ns / 1e9)
         yield family

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from snapring.errors import InvalidValue, SnapringError
 from snapring.loads import Loads
-from snapring.serve.reply import JSON, AnswerResponse, failure, whole
+from snapring.serve.reply import JSON, AnswerResponse, unreadable, whole
 
 __all__ = ["Ready", "check_ready", "is_ready", "routes"]
 
@@ -45,7 +45,7 @@ def routes(loads: Loads, ready: Ready) -> list[Route]:
             view = loads.view()
             live, ranks = int(view.ok.sum()), len(view)
         except SnapringError as error:
-            return AnswerResponse(failure(503, f"{type(error).__name__}: {error}"))
+            return AnswerResponse(unreadable(error))
         good = is_ready(ready, live, ranks)
         content = {"status": "ready" if good else "not ready", "live": live, "ranks": ranks, "rule": ready}
         return AnswerResponse(whole(200 if good else 503, JSON, msgspec.json.encode(content)))

@@ -17,7 +17,7 @@ from snapring.serve.asgi import Receive, Scope, Send
 from snapring.serve.changes import Changes
 from snapring.serve.duration import Durations
 from snapring.serve.query import BadQuery, LoadsQuery, parse_query
-from snapring.serve.reply import JSON, Answer, AnswerResponse, failure, send_answer, whole
+from snapring.serve.reply import JSON, Answer, AnswerResponse, failure, send_answer, unreadable, whole
 
 __all__ = ["LoadsRoute"]
 
@@ -42,10 +42,11 @@ class LoadsRoute:
         self._loads, self._changes = loads, changes
         self._profile, self._strict = profile, strict_ranks
         self.durations: Final = Durations()
+        self._tag, self._etag = "", (b"", b"")  # of the last answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["method"] not in {"GET", "HEAD"}:
+        if scope["method"] not in METHODS:
             await send_answer(send, failure(405, "only GET and HEAD", ["GET", "HEAD"], [(b"allow", b"GET, HEAD")]))
             return
         query_string: bytes = scope["query_string"]
@@ -66,23 +67,20 @@ class LoadsRoute:
         """The answer to a query, at once; ``known`` is what ``If-None-Match`` says. Never raises for what was asked."""
         started_ns = time.perf_counter_ns()
         try:
-            answer = self._answer(parse_query(query_string), known)
+            answer = self._read(parse_query(query_string), known)
         except BadQuery as wrong:
             answer = failure(wrong.code, str(wrong), wrong.valid)
-        self.durations.add((time.perf_counter_ns() - started_ns) / 1e9, ok=answer.status < BAD)
+        except SnapringError as error:
+            answer = unreadable(error)
+        self.durations.add(time.perf_counter_ns() - started_ns, answer.status < BAD)
         return answer
-
-    def _answer(self, query: LoadsQuery, known: bytes | None) -> Answer:
-        try:
-            return self._read(query, known)
-        except SnapringError as error:  # there is a ring and it is unfit, or holds no records
-            return failure(503, f"{type(error).__name__}: {error}")
 
     def _read(self, query: LoadsQuery, known: bytes | None) -> Answer:
         if self._strict and query.rank is not None and (missing := self._missing(query.rank)):
             return failure(404, missing)
         if query.format == "json":
-            return _tagged(self._loads.json(include=query.include, ranks=query.ranks, max_age=query.max_age), known)
+            body = self._loads.json(include=query.include, ranks=query.ranks, max_age=query.max_age)
+            return self._tagged(body, known)
         if query.format == "orca":
             return self._orca(query.rank)
         openmetrics = query.format == "openmetrics"
@@ -95,6 +93,15 @@ class LoadsRoute:
             max_age=query.max_age,
         )
         return whole(200, kind, text or b"\n")
+
+    def _tagged(self, body: Body, known: bytes | None) -> Answer:
+        """The JSON with its tag, or 304 where the client has it; weak, since ages differ from answer to answer."""
+        if body.tag != self._tag:
+            self._tag, self._etag = body.tag, (b"etag", b'W/"%b"' % body.tag.encode())
+        if known is not None and (known == b"*" or b'"%b"' % body.tag.encode() in known):
+            return Answer(NOT_MODIFIED, [self._etag, NO_CACHE], b"")
+        length = (b"content-length", b"%d" % len(body.content))
+        return Answer(200, [JSON_TYPE, length, self._etag, NO_CACHE], body.content)
 
     def _orca(self, rank: int | None) -> Answer:
         report = orca_report(snapshot for snapshot in self._loads.snapshots() if rank in {None, snapshot.rank})
@@ -114,7 +121,10 @@ class LoadsRoute:
         async with self._changes.followed():
             while True:
                 news = self._changes.news
-                answer = self._answer(query, known)  # again: something may have changed before it was followed
+                try:
+                    answer = self._read(query, known)  # again: something may have changed before it was followed
+                except SnapringError as error:
+                    return unreadable(error)
                 left_s = until_s - time.monotonic()
                 if answer.status != NOT_MODIFIED or left_s <= 0:
                     return answer
@@ -124,8 +134,11 @@ class LoadsRoute:
                     continue
 
 
+METHODS: Final = frozenset({"GET", "HEAD"})
 NOT_MODIFIED: Final = 304
 BAD: Final = 400
+JSON_TYPE: Final = (b"content-type", JSON)
+NO_CACHE: Final = (b"cache-control", b"no-cache")
 MATCH: Final = b"if-none-match"
 
 
@@ -151,14 +164,3 @@ def _header(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | No
         if name == wanted:
             return value
     return None
-
-
-def _tagged(body: Body, known: bytes | None) -> Answer:
-    """The JSON with its tag, or 304 where the client has it; weak, since ages differ from answer to answer."""
-    quoted = b'"%b"' % body.tag.encode()
-    tag = b"W/" + quoted
-    if known is not None and (known == b"*" or quoted in known):
-        return Answer(NOT_MODIFIED, [(b"etag", tag), (b"cache-control", b"no-cache")], b"")
-    length = b"%d" % len(body.content)
-    headers = [(b"content-type", JSON), (b"content-length", length), (b"etag", tag), (b"cache-control", b"no-cache")]
-    return Answer(200, headers, body.content)

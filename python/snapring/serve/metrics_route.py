@@ -15,7 +15,7 @@ from snapring.errors import SnapringError
 from snapring.formats.as_prometheus import content_type, ending
 from snapring.loads import Loads
 from snapring.serve.collector import LoadCollector
-from snapring.serve.reply import AnswerResponse, failure, whole
+from snapring.serve.reply import AnswerResponse, unreadable, whole
 
 __all__ = ["routes"]
 
@@ -38,7 +38,7 @@ def routes(loads: Loads, collector: LoadCollector, *, profile: str) -> list[Rout
         try:
             ranks = loads.text(profile, openmetrics=openmetrics)
         except SnapringError as error:
-            return AnswerResponse(failure(503, f"{type(error).__name__}: {error}"))
+            return AnswerResponse(unreadable(error))
         own = encode(registry)
         body = ranks.removesuffix(ending(openmetrics)) + own
         return AnswerResponse(whole(200, content_type(openmetrics).encode(), body))

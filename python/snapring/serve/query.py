@@ -40,6 +40,7 @@ class LoadsQuery(NamedTuple):
         format: one of :data:`FORMATS`.
         max_age: seconds from which a living rank is STALE, None for the reader's own.
         wait: seconds to wait for news, 0 to :data:`LONGEST_WAIT_S`; counts only with ``If-None-Match``.
+        ranks: ``rank`` as a choice of ranks: empty for one that no ring can have.
     """
 
     rank: int | None
@@ -47,13 +48,7 @@ class LoadsQuery(NamedTuple):
     format: str
     max_age: float | None
     wait: float
-
-    @property
-    def ranks(self) -> list[int] | None:
-        """What to choose of all ranks: empty for a rank that no ring can have."""
-        if self.rank is None:
-            return None
-        return [self.rank] if 0 <= self.rank < MOST_RANKS else []
+    ranks: list[int] | None
 
 
 @lru_cache(maxsize=256)
@@ -70,12 +65,14 @@ def parse_query(text: bytes) -> LoadsQuery:
         include = parse_include(given.get("include", ""))
     except InvalidValue as wrong:
         raise BadQuery(400, str(wrong), SECTIONS) from None
+    rank = _rank(given.get("dp_rank"))
     return LoadsQuery(
-        rank=_rank(given.get("dp_rank")),
+        rank=rank,
         include=include,
         format=form,
         max_age=_seconds("max_age", given.get("max_age")),
         wait=min(_seconds("wait", given.get("wait")) or 0.0, LONGEST_WAIT_S),
+        ranks=None if rank is None else [rank] if 0 <= rank < MOST_RANKS else [],
     )
 
 

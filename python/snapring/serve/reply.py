@@ -1,21 +1,23 @@
 """Answers: whole bodies with their headers, and errors as JSON."""
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
+from msgspec import Struct
 from starlette.responses import Response
 
+from snapring.errors import SnapringError
 from snapring.serve.asgi import Send
 
-__all__ = ["JSON", "Answer", "AnswerResponse", "error", "failure", "send_answer", "whole"]
+__all__ = ["JSON", "Answer", "AnswerResponse", "error", "failure", "send_answer", "unreadable", "whole"]
 
 JSON: Final = b"application/json"
 
 Headers = list[tuple[bytes, bytes]]
 
 
-class Answer(NamedTuple):
+class Answer(Struct, frozen=True):
     """Status, headers in lower case, and body, which is empty for 304."""
 
     status: int
@@ -28,7 +30,7 @@ class AnswerResponse(Response):
 
     def __init__(self, answer: Answer) -> None:
         """Take the answer as it is."""
-        self.status_code, self.raw_headers, self.body = answer
+        self.status_code, self.raw_headers, self.body = answer.status, answer.headers, answer.body
         self.background = None
 
 
@@ -42,6 +44,11 @@ def failure(code: int, message: str, valid: Iterable[str] = (), more: Iterable[t
     """An error: ``{"error": {"code", "message", "valid"}}``, where ``valid`` lists the choices there are, if any."""
     content = {"error": {"code": code, "message": message, "valid": list(valid)}}
     return whole(code, JSON, msgspec.json.encode(content), more)
+
+
+def unreadable(error: SnapringError) -> Answer:
+    """503: there is a ring and it cannot be read, or holds no records."""
+    return failure(503, f"{type(error).__name__}: {error}")
 
 
 def error(code: int, message: str, valid: Iterable[str] = ()) -> Response:

@@ -60,7 +60,8 @@ impl Document {
         if !self.fits(view) {
             return Err(unfit());
         }
-        let mut out = Vec::with_capacity(head.len() + tail.len() + 1024 * view.ranks());
+        let mut out = Vec::new();
+        out.reserve(head.len() + tail.len() + 1200 * view.ranks()); // of a full load; for others it grows
         out.extend_from_slice(head);
         let tag = view
             .with_rows(max_age.map(watch::seconds_to_ns), |rows| self.core.render(rows, ranks.as_deref(), &mut out))?;

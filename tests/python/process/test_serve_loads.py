@@ -15,7 +15,8 @@ from starlette.routing import Mount
 from conftest import Spawn
 from expositions import FULL
 from served import Site, served
-from snapring import LoadSnapshot, Reader, Writer, serve
+from snapring import LoadSnapshot, Reader, Relay, RemoteWriter, Writer, serve
+from snapring.errors import InvalidValue
 from snapring.load import SECTION_FIELDS
 from support import eventually
 
@@ -264,6 +265,31 @@ def test_mounts_at_any_path() -> None:
 
     assert [reply.status for reply in replies] == [200] * 4
     assert replies[0].json["ranks"] == 8
+
+
+@pytest.mark.usefixtures("writers")
+def test_only_some_routes() -> None:
+    """Routes can be taken one by one, each whole; a path that is no route is refused with those that are."""
+    with Reader("loads", max_age=FOREVER_S) as reader:
+        chosen = serve.routes(reader, "/v1/loads", "/readyz", ready=7)
+        with served(Starlette(routes=chosen)) as site:
+            replies = [site.get(path).status for path in ("/v1/loads", "/readyz", "/metrics")]
+        with pytest.raises(InvalidValue, match="/v1/loads, /v1/loads/stream"):
+            serve.routes(reader, "/v1/load")
+
+    assert replies == [200, 200, 404]
+
+
+def test_relayed_ranks(ring_dir: Path) -> None:
+    """A rank that publishes elsewhere is served as every other, and what the relay did is among the metrics."""
+    with Relay("far", ranks=2) as relay, RemoteWriter(relay.endpoint or "", rank=1, ranks=2) as writer:
+        writer.publish(LoadSnapshot(num_running_reqs=3))
+        with Reader("far", max_age=FOREVER_S) as reader, served(serve.app(reader, relay=relay)) as site:
+            (rank,) = eventually(lambda: site.get("/v1/loads").json["loads"])
+            metrics = site.get("/metrics").body.decode()
+
+    assert (rank["dp_rank"], rank["num_running_reqs"], rank["state"]) == (1, 3, "LIVE")
+    assert "snapring_relay_takeovers_total 1.0\n" in metrics
 
 
 @pytest.mark.usefixtures("writers")

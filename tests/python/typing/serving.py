@@ -13,7 +13,7 @@ from snapring.formats.aggregate import aggregate
 from snapring.formats.dashboard import dashboard
 from snapring.load import parse_include
 from snapring.loads import Body, Loads
-from snapring.serve import LoadCollector, LoadsApp, OrcaMiddleware, OverloadMiddleware, app
+from snapring.serve import LoadCollector, LoadsApp, OrcaMiddleware, OverloadMiddleware, app, routes
 
 
 def documents(reader: Reader[Any]) -> None:
@@ -34,6 +34,7 @@ def mount(reader: Reader[Any], relay: Relay) -> None:
     async def own(request: Request) -> Response:
         return await loads.endpoint.respond(request)
 
+    Starlette(routes=routes(reader, "/v1/loads", "/metrics", ready="all"))
     host = Starlette(routes=[loads.routes["/metrics"], Route("/v1/loads", own), Mount("/state", app=loads)])
     host.add_middleware(OrcaMiddleware, reader=reader, always="TEXT")
     host.add_middleware(OverloadMiddleware, reader=reader, limit=0.9)

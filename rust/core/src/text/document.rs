@@ -72,6 +72,7 @@ impl Document {
             join(chosen(), rows.now_ns, out);
             return tag(kept.nonce, chosen().map(|object| object.identity));
         }
+        out.reserve(kept.ranks.iter().map(|object| object.text.room()).sum());
         join(kept.ranks.iter(), rows.now_ns, out);
         let Kept { nonce, ranks, tag: known } = &mut *kept;
         known.get_or_insert_with(|| tag(*nonce, ranks.iter().map(|object| object.identity))).clone()
@@ -136,6 +137,12 @@ impl Text {
                 }
             }
         }
+    }
+
+    /// Bytes that it takes at most with its ages and a comma.
+    fn room(&self) -> usize {
+        const LONGEST_FLOAT: usize = 24;
+        self.bytes.len() + self.gaps.len() * LONGEST_FLOAT + 1
     }
 
     /// Appends the text with the ages of `now_ns`.
