@@ -181,9 +181,10 @@ def mutated(session: nox.Session) -> None:
 
 @nox.session
 def figure(session: nox.Session) -> None:
-    """Draws the picture of `snapring top` that README shows."""
-    install_wheel(session)
+    """Draws the pictures of `snapring top` and of the page that README shows; the second needs chromium."""
+    install_wheel(session, "serve", "test")
     session.run("python", "-P", "benches/figures/top.py", "benches/figures/top.svg")
+    session.run("python", "-P", "benches/figures/page.py", "benches/figures/page.png")
 
 
 @nox.session(python=["3.12", "3.13", "3.14"])

@@ -28,7 +28,7 @@ fn schema() -> Schema {
 }
 
 fn value(key: &str, source: &str) -> Part {
-    let literal = format!("{}\"{key}\":", if key == "rank" || key == "waiting" { "" } else { "," });
+    let literal = format!("\"{key}\":");
     Part::Value { literal: literal.into_bytes().into(), source: Source::parse(source, &schema()).unwrap() }
 }
 
@@ -45,7 +45,7 @@ fn document() -> Document {
         value("moments", "moments"),
         value("counts", "counts"),
         value("none", "no_such_field"),
-        Part::Section { literal: b",\"queue\":{".as_slice().into(), place, parts: inside },
+        Part::Section { literal: b"\"queue\":{".as_slice().into(), place, parts: inside },
         value("age", "$age"),
         value("state", "$state"),
         value("version", "$version"),
@@ -196,7 +196,7 @@ fn sample(source: &str, scale: f64) -> Sample {
 }
 
 fn scrape(samples: Vec<Sample>, words: &[u64], states: &[State]) -> String {
-    let family = Family { header: b"# TYPE m gauge\n".as_slice().into(), samples };
+    let family = Family { header: b"# TYPE m gauge\n".as_slice().into(), is_counter: false, samples };
     let mut out = Vec::new();
     Exposition::new(vec![family]).render(&rows(words, states), None, &mut out);
     String::from_utf8(out).unwrap()

@@ -23,7 +23,7 @@ Times = ctypes.Array[ctypes.c_longlong]
 """Nanoseconds shared by parent and child (`CONTEXT.RawArray`); one of them writes."""
 
 CONTEXT: ForkServerContext = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["contended", "waking"])
+CONTEXT.set_forkserver_preload(["command"])
 
 
 def measured_cpu() -> int:
@@ -65,6 +65,11 @@ class Signals:
     def stopped(self) -> bool:
         """Child: whether to end now."""
         return bool(self._stop.value) or time.monotonic() > self._deadline
+
+    def wait(self) -> None:
+        """Child: do nothing until then."""
+        while not self.stopped():
+            time.sleep(0.005)
 
     def stop(self) -> None:
         """Parent: end all loops."""

@@ -120,6 +120,8 @@ class Effort:
         bursts: bursts of a rank after which its last snapshot must be there.
         takeovers: collectors killed.
         imports: fresh interpreters started to time an import.
+        streams: clients of an event stream.
+        requests: requests to a server while its schedulers are busy.
 
     """
 
@@ -136,6 +138,8 @@ class Effort:
     bursts: int = 1_000_000
     takeovers: int = 30
     imports: int = 11
+    streams: int = 1000
+    requests: int = 200
 
 
 THOROUGH = Effort()
@@ -151,6 +155,8 @@ SMOKE = Effort(
     bursts=256,
     takeovers=2,
     imports=2,
+    streams=50,
+    requests=10,
 )
 """Enough to see that everything runs and answers right; its figures mean little."""
 
@@ -171,9 +177,10 @@ class Row:
     Attributes:
         key: short name, for ``--only`` and the JSON file.
         title: what is measured, in words.
-        unit: ``us`` or ``ms``.
+        unit: ``us``, ``ms``, or what the title counts.
         measure: takes the figures of all peers, interleaved.
         goal: what snapring must reach, in `unit`; None where nothing was promised.
+        columns: who is compared, where that is not the stores; such rows have a table of their own.
 
     """
 
@@ -182,3 +189,4 @@ class Row:
     unit: str
     measure: Callable[[Bench], Cells]
     goal: float | None = None
+    columns: Sequence[str] = ()

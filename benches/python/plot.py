@@ -8,7 +8,7 @@ from pathlib import Path
 from model import Figure
 from report import Result
 
-MARKS = ("D", "o", "s", "^", "v", "|")
+MARKS = ("D", "o", "s", "^", "v", "|", "<", ">", "P", "X")
 INCHES_PER_ROW = 0.34
 UNITS_IN_US = {"us": 1.0, "ms": 1000.0}
 
@@ -22,10 +22,11 @@ def draw(results: Sequence[Result], names: Sequence[str], path: Path) -> None:
 
     timed = [result for result in results if result.row.unit in UNITS_IN_US]
     figure, axes = plt.subplots(figsize=(10, 1.4 + INCHES_PER_ROW * len(timed)), layout="constrained")
-    for name, mark in zip(names, MARKS, strict=False):
+    compared = list(dict.fromkeys(name for result in results for name in result.columns(names)))
+    for name, mark in zip(compared, MARKS, strict=False):
         places, values = [], []
         for place, result in enumerate(timed):
-            cell = result.cells[name]
+            cell = result.cells.get(name)
             if isinstance(cell, Figure) and cell.value > 0:
                 places.append(place)
                 values.append(cell.value * UNITS_IN_US[result.row.unit])
@@ -39,6 +40,6 @@ def draw(results: Sequence[Result], names: Sequence[str], path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("microseconds (logarithmic); black line: goal for snapring")
     axes.grid(axis="x", alpha=0.3)
-    figure.legend(loc="outside upper center", ncols=len(names), fontsize="small")
+    figure.legend(loc="outside upper center", ncols=5, fontsize="small")
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -152,7 +152,7 @@ def sending(
                 break
             started[index] = time.perf_counter_ns()
             publish(index + 1)
-        _stay(signals)
+        signals.wait()
 
 
 def flooding(signals: Signals, cpus: set[int], name: str, endpoint: str) -> None:
@@ -193,8 +193,3 @@ def bursting(
 def burst_end(turn: int, length: int) -> int:
     """Return the last step of a burst; that of the turn before is another one."""
     return (turn % CYCLE + 1) * length
-
-
-def _stay(signals: Signals) -> None:
-    while not signals.stopped():
-        time.sleep(0.005)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.metadata
+import itertools
 import os
 import platform
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import peers
+from http_apps import CONSTANT
 from model import Absent, Cell, Cells, Effort, Figure, Row
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +23,8 @@ from rich.table import Table
 TABLE_WIDTH = 204
 QUIET_LOAD = 0.5
 RATIO_UNIT = "x"
+PACKAGES = ("numpy", "msgspec")
+HTTP_PACKAGES = ("uvicorn", "uvloop", "httptools", "starlette", "fastapi", "prometheus-client")
 FLOOR_WHEN_GOALS_WERE_SET_US = {
     "publish": 0.112,
     "read-field": 0.042,
@@ -40,6 +44,10 @@ class Result:
 
     row: Row
     cells: Cells
+
+    def columns(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return who is compared: those of the row, else `names`."""
+        return tuple(self.row.columns or names)
 
     def ours(self) -> Figure | None:
         """Return snapring's figure, if there is one."""
@@ -71,8 +79,8 @@ class Result:
 
 
 def rivals(names: Sequence[str]) -> list[str]:
-    """Return the peers that count for "best peer": neither snapring nor the floor, which is no library."""
-    return [name for name in names if name not in {peers.OURS, peers.FLOOR}]
+    """Return the peers that count for "best peer": neither snapring nor a floor, which is no library."""
+    return [name for name in names if name not in {peers.OURS, peers.FLOOR, CONSTANT}]
 
 
 def circumstances(effort: Effort, names: Sequence[str]) -> dict[str, Any]:
@@ -83,7 +91,8 @@ def circumstances(effort: Effort, names: Sequence[str]) -> dict[str, Any]:
         "machine": f"{os.cpu_count()} x {_processor()}, {platform.system()} {platform.release()}",
         "load_at_start": round(os.getloadavg()[0], 2),
         "python": sys.version.split()[0],
-        "packages": {name: importlib.metadata.version(name) for name in ("numpy", "msgspec")},
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "http_packages": {name: _installed(name) for name in HTTP_PACKAGES},
         "peers": {name: _version(name) for name in names},
         "effort": asdict(effort),
     }
@@ -101,8 +110,8 @@ def as_document(results: Sequence[Result], facts: Mapping[str, Any], names: Sequ
                 "goal": result.row.goal,
                 "verdict": result.verdict(),
                 "ratio_to_sglang": result.ratio([peers.BASELINE]),
-                "ratio_to_best_peer": result.ratio(rivals(names)),
-                "peers": {name: _cell_document(result.cells[name]) for name in names},
+                "ratio_to_best_peer": result.ratio(rivals(result.columns(names))),
+                "peers": {name: _cell_document(result.cells[name]) for name in result.columns(names)},
             }
             for result in results
         ],
@@ -112,6 +121,15 @@ def as_document(results: Sequence[Result], facts: Mapping[str, Any], names: Sequ
 def print_table(results: Sequence[Result], facts: Mapping[str, Any], names: Sequence[str], console: Console) -> None:
     """Print the figures, the tails, and the reasons for what is not there."""
     console.print(_circumstances_text(facts), soft_wrap=True, highlight=False)
+    for columns, group in itertools.groupby(results, lambda result: result.columns(names)):
+        part = list(group)
+        console.print(_figures(part, columns))
+        console.print(_tails(part, columns))
+    for line in (*_this_machine(results), *_remarks(results, names)):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _figures(results: Sequence[Result], names: Sequence[str]) -> Table:
     table = Table(title="smaller is better; ! did not do the job, see below", title_justify="left")
     table.add_column("", no_wrap=True)
     table.add_column("unit")
@@ -120,10 +138,7 @@ def print_table(results: Sequence[Result], facts: Mapping[str, Any], names: Sequ
     table.add_column("goal reached?")
     for result in results:
         table.add_row(*_line(result, names))
-    console.print(table)
-    console.print(_tails(results, names))
-    for line in (*_this_machine(results), *_remarks(results, names)):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    return table
 
 
 def _line(result: Result, names: Sequence[str]) -> list[str]:
@@ -168,7 +183,7 @@ def _remarks(results: Sequence[Result], names: Sequence[str]) -> list[str]:
     """Return one line per reason or note: what is absent is never left out silently."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for result in results:
-        for name in names:
+        for name in result.columns(names):
             cell = result.cells[name]
             text = cell.note if isinstance(cell, Figure) else f"absent: {cell}"
             if text:
@@ -197,7 +212,7 @@ def _times(ratio: float | None) -> str:
 
 
 def _circumstances_text(facts: Mapping[str, Any]) -> str:
-    packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
+    packages = ", ".join(f"{n} {version}" for n, version in (facts["packages"] | facts["http_packages"]).items())
     versions = ", ".join(f"{name} ({version})" for name, version in facts["peers"].items())
     load = facts["load_at_start"]
     busy = "" if load <= QUIET_LOAD else " (other work was running: trust no figure)"
@@ -212,6 +227,13 @@ def _version(name: str) -> str:
         return peers.KINDS[name].version()
     except (Absent, ImportError, AttributeError) as reason:
         return f"absent: {reason}"
+
+
+def _installed(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
 
 
 def _processor() -> str:

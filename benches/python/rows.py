@@ -11,6 +11,7 @@ from functools import partial
 
 from alone import cold_row, hot_row, idle_states_row
 from contended import read_beside_writer, tail_ratio, tail_with_readers, tail_without_readers
+from http_rows import http_rows
 from model import Effort, Job, Row
 from remote_rows import remote_rows
 from startup import import_time
@@ -34,6 +35,7 @@ def all_rows(effort: Effort) -> list[Row]:
         *_contended_rows(effort),
         *_other_rows(),
         *remote_rows(),
+        *http_rows(effort),
     ]
 
 

@@ -5,14 +5,15 @@ request costs one read and the writing of ages.
 """
 
 import time
+import zlib
 from collections.abc import Mapping
 from typing import Any, Final
 
 from msgspec import Struct
 
 from snapring._core import Document, Exposition, Snapshot, View, __version__
-from snapring.errors import LayoutMismatch
-from snapring.formats.as_json import items, opening
+from snapring.errors import LayoutMismatch, SnapringError
+from snapring.formats.as_json import check_extra, items, opening
 from snapring.formats.as_prometheus import ending, plan
 from snapring.formats.metrics import Metric, families_of, split_source
 from snapring.formats.profiles import profile_named
@@ -25,14 +26,17 @@ ALL_SECTIONS: Final = frozenset(Section)
 """What ``include`` means by default."""
 
 NO_RING: Final = "0" * 16
-"""The tag while there is no ring."""
+"""What stands for the ranks in the tag while there is no ring."""
+
+MOST_DOCUMENTS: Final = 4
+"""Sets of sections whose text is kept; each costs as much memory as the text of all ranks."""
 
 
 class Body(Struct, frozen=True, gc=False):
     """A document and its tag.
 
-    ``tag`` is 16 hex digits that differ where the ring's generation or a shown rank's epoch, version or state does.
-    Ages alone do not change it.
+    ``tag`` is 24 hex digits that differ where the ring's generation, a shown rank's epoch, version or state, or the
+    envelope does. Ages alone do not change it.
     """
 
     content: bytes
@@ -42,9 +46,10 @@ class Body(Struct, frozen=True, gc=False):
 class Loads:
     """What a ring's ranks report, as JSON and as Prometheus reads it.
 
-    ``labels`` are added to every metric, ``extra`` to the envelope of the JSON. Threads may share it, and a child of a
-    fork may use it; it opens nothing beyond what the reader does. Every method raises what ``Reader.view`` raises, and
-    InvalidValue for a ring whose payload is no record.
+    ``labels`` are added to every metric, ``extra`` to the envelope of the JSON: values that JSON has, under other names
+    than its own, or InvalidValue is raised. Threads may share it, and a child of a fork may use it; it opens nothing
+    beyond what the reader does. Every method raises what ``Reader.view`` raises, and InvalidValue for a ring whose
+    payload is no record.
 
     Examples
     --------
@@ -66,23 +71,34 @@ class Loads:
         """Read nothing yet."""
         self.reader = reader
         self.labels = dict(labels or {})
-        self._extra = dict(extra or {})
+        self._extra = check_extra(extra or {})
+        self._salt = f"{zlib.crc32(opening(__version__, 0, self._extra)):08x}"
         self._documents: dict[frozenset[Section], Document] = {}
         self._expositions: dict[tuple[str, bool, frozenset[Section]], Exposition] = {}
         self._openings: dict[int, bytes] = {}
         self._second = (0, b"")
         self._kept_head: tuple[int, int, bytes, bytes] = (0, 0, b"", b"")
         self._contended = 0
+        self._failed = 0
+
+    @property
+    def failed(self) -> int:
+        """Reads of the ring that raised, for :meth:`json`, :meth:`text` and :meth:`view`."""
+        return self._failed
 
     @property
     def contended(self) -> int:
-        """Ranks whose newest snapshot could not be had for a writer that never paused, over all answers so far."""
+        """Ranks whose newest snapshot could not be had for a writer that never paused, over all documents so far."""
         texts: list[Document | Exposition] = [*self._documents.values(), *self._expositions.values()]
         return self._contended + sum(text.contended for text in texts)
 
     def view(self) -> View:
         """All ranks, as ``Reader.view``."""
-        return self.reader.view()
+        try:
+            return self.reader.view()
+        except SnapringError:
+            self._failed += 1
+            raise
 
     def snapshots(self) -> list[Snapshot[Any]]:
         """All ranks that have published, as ``Reader.read_all``."""
@@ -109,16 +125,20 @@ class Loads:
         more
             Further members of the envelope, encoded, each with a comma behind it.
         """
-        view = self.reader.view()
+        view = self.view()
         head = self._head(len(view), more)
         try:
             content, tag = self._documents[include].render(view, head, b"]}", ranks=ranks, max_age=max_age)
         except (KeyError, LayoutMismatch):  # not compiled yet, or for another schema
             schema_text = view.schema_text
             if schema_text is None:
-                return Body(head + b"]}", NO_RING)
+                return Body(head + b"]}", NO_RING + self._salt)
             content, tag = self._compile(schema_text, include).render(view, head, b"]}", ranks=ranks, max_age=max_age)
-        return Body(content, tag)
+        return Body(content, tag + self._salt)
+
+    def empty(self) -> bytes:
+        """What :meth:`json` gives of a ring that is not there."""
+        return self._head(0, b"") + b"]}"
 
     def text(
         self,
@@ -134,7 +154,7 @@ class Loads:
         ``include``, ``ranks`` and ``max_age`` are as for :meth:`json`. Raises InvalidValue for an unknown profile; the
         message names all.
         """
-        view = self.reader.view()
+        view = self.view()
         key = (profile, openmetrics, include)
         exposition = self._expositions.get(key)
         if exposition is None or not exposition.fits(view):
@@ -148,9 +168,13 @@ class Loads:
         return exposition.render(view, ranks=ranks, max_age=max_age) + ending(openmetrics)
 
     def _compile(self, schema_text: str, include: frozenset[Section]) -> Document:
-        if (old := self._documents.get(include)) is not None:
-            self._contended += old.contended
         document = Document(schema_text, items(schema_text, include))
+        if include not in self._documents and len(self._documents) >= MOST_DOCUMENTS:
+            oldest = next((key for key in self._documents if key != ALL_SECTIONS), include)
+        else:
+            oldest = include
+        if (old := self._documents.pop(oldest, None)) is not None:
+            self._contended += old.contended
         self._documents[include] = document
         return document
 

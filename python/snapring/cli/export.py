@@ -70,10 +70,12 @@ def run(args: argparse.Namespace) -> int:
     labels = exposing.labels_of(args)
     include = sections(args, form)
     with catch_stop() as stop, open_reader(args, must_exist=not args.watch) as reader:
-        render = renderer(Loads(reader, labels=labels), form, args.profile or exposing.PROFILES[0], include)
+        loads = Loads(reader, labels=labels)
+        render = renderer(loads, form, args.profile or exposing.PROFILES[0], include)
+        empty = nothing(loads, form)
         # Of these formats the one alone does not show where a document ends.
         behind = "\n" if args.watch and form == "prometheus" else ""
-        exporting = Exporting(reader, render, path, behind)
+        exporting = Exporting(reader, render, empty, path, behind)
         if not args.watch:
             exporting.write(exporting.render())
         else:
@@ -115,38 +117,58 @@ def renderer(loads: "Loads", form: str, profile: str, include: "frozenset[Sectio
     return lambda: loads.text(profile, openmetrics=form == "openmetrics")
 
 
+def nothing(loads: "Loads", form: str) -> Callable[[], bytes]:
+    """What gives a document without ranks."""
+    from snapring.formats.as_prometheus import ending
+
+    if form == "json":
+        return lambda: loads.empty() + b"\n"
+    return lambda: ending(form == "openmetrics")
+
+
 class Exporting:
     """Where documents come from and where they go."""
 
-    def __init__(self, reader: Reader[Any], render: Callable[[], bytes], path: Path | None, behind: str) -> None:
-        self.reader, self.render, self.path, self.behind = reader, render, path, behind
-        self.noted = False
+    def __init__(
+        self,
+        reader: Reader[Any],
+        render: Callable[[], bytes],
+        empty: Callable[[], bytes],
+        path: Path | None,
+        behind: str,
+    ) -> None:
+        self.reader, self.render, self.empty, self.path, self.behind = reader, render, empty, path, behind
+        self.reason = ""
+        self.broken = False
+        self.bell = -1
 
     def follow(self, interval: float | None, stop: StopRequest) -> None:
-        """Write until somebody wants an end; what cannot be read is left out, and said once until it can again."""
+        """Write until somebody wants an end. What cannot be read has no ranks in its document, and is said once."""
         least, most = (SHORTEST_S, LONGEST_S) if interval is None else (interval, interval)
         while stop.signal is None:
             began_s = time.monotonic()
-            self.reader.poll()  # changes from here on call for another document
-            self.write_if_there()
+            self.write_what_there_is()
             select.select([stop.fileno()], [], [], max(0.0, began_s + least - time.monotonic()))
-            if least < most:
-                heard = [stop.fileno(), self.reader.fileno()]
-                select.select(heard, [], [], max(0.0, began_s + most - time.monotonic()))
+            if least < most and not self.broken:  # a broken ring calls all the time
+                select.select([stop.fileno(), self.bell], [], [], max(0.0, began_s + most - time.monotonic()))
 
-    def write_if_there(self) -> None:
-        """Write, unless there is no ring or its ranks cannot be read now."""
+    def write_what_there_is(self) -> None:
+        """Write a document, one without ranks where there is no ring or it cannot be read.
+
+        To leave the last one would be to say of dead ranks that they live, for as long as nobody looks here.
+        """
         try:
-            content = self.render() if self.reader.ranks is not None else None
-            reason = f"no ring {self.reader.name!r} now"
+            self.bell = self.reader.fileno()
+            self.reader.poll()  # changes from here on call for another document
+            reason = f"no ring {self.reader.name!r} now" if self.reader.ranks is None else ""
+            content = self.render()
+            self.broken = False
         except SnapringError as error:
-            content, reason = None, str(error)
-        if content is None:
-            if not self.noted:
-                output.note(f"{reason}; goes on when it can be read")
-            self.noted = True
-            return
-        self.noted = False
+            reason, content = str(error), self.empty()
+            self.broken = True
+        if reason and not self.reason:
+            output.note(f"{reason}; goes on when it can be read")
+        self.reason = reason
         self.write(content)
 
     def write(self, content: bytes) -> None:

@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
         log()
     with ended_by_signals(), open_reader(args, must_exist=False) as reader:
         application = app(reader, profile=args.profile, labels=labels, ready=args.ready, strict_ranks=args.strict_ranks)
-        with Server(application, bind, token=token, tls=tls) as server, catch_stop() as stop:
+        made = Server(application, bind, token=token, tls=tls, insecure=args.insecure)
+        with made as server, catch_stop() as stop:
             announce(args, server.url, ranks=reader.ranks)
             server.run(lambda: stop.signal is not None)
     return options.Exit.OK

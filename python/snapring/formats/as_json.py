@@ -13,7 +13,7 @@ from snapring.layout import Kind, SchemaText
 from snapring.load import SECTION_FIELDS, LoadSnapshot, Section
 from snapring.schema import compile_schema
 
-__all__ = ["Items", "items", "opening"]
+__all__ = ["Items", "check_extra", "items", "opening"]
 
 Items: TypeAlias = list[Any]
 """What a :class:`snapring._core.Document` is made of: (literal, source), or (literal, items, section)."""
@@ -57,7 +57,8 @@ def _order(kinds: Mapping[str, Kind]) -> list[str]:
     nested = [name for name, kind in known.items() if kind is Kind.STRUCT and name in kinds]
     more = [name for name in own if name not in known]
     others = [name for name in more if kinds[name] is not Kind.STRUCT]
-    return ["timestamp", *(name for name in [*flat, *others] if name != "timestamp"), *nested, *more[len(others) :]]
+    structs = [name for name in more if kinds[name] is Kind.STRUCT]
+    return ["timestamp", *(name for name in [*flat, *others] if name != "timestamp"), *nested, *structs]
 
 
 def _load_kinds() -> dict[str, Kind]:
@@ -73,7 +74,7 @@ def _object(keys: list[tuple[str, str]], kinds: Mapping[str, Kind], inside: Call
     """The items of one object: of its keys, each with where its value comes from."""
     found: Items = []
     for key, source in keys:
-        literal = (b"," if found else b"") + msgspec.json.encode(key) + b":"
+        literal = msgspec.json.encode(key) + b":"
         if kinds.get(source) is not Kind.STRUCT:
             found.append((literal, source))
             continue
@@ -82,6 +83,27 @@ def _object(keys: list[tuple[str, str]], kinds: Mapping[str, Kind], inside: Call
         inner = _object([(name.rpartition(".")[2], name) for name in fields], kinds, inside)
         found.append((literal + b"{", inner, source))
     return found
+
+
+OWN: Final = frozenset({"timestamp", "version", "ranks", "full", "gone", "loads"})
+"""Members of the envelope that are ours."""
+
+
+def check_extra(extra: Mapping[str, object]) -> dict[str, object]:
+    """Further members of the envelope, as they are.
+
+    Raises:
+        InvalidValue: a name is one of the envelope's own, or a value is nothing that JSON has.
+    """
+    if taken := sorted(OWN & set(extra)):
+        raise InvalidValue(f"{taken[0]!r} is a member of the envelope itself; choose another name than {sorted(OWN)}")
+    try:
+        msgspec.json.encode(extra)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidValue(
+            f"the envelope cannot hold {extra!r}: {error}; give texts, numbers, lists and maps"
+        ) from error
+    return dict(extra)
 
 
 def opening(version: str, ranks: int, extra: Mapping[str, object]) -> bytes:

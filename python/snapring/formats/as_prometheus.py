@@ -24,8 +24,8 @@ __all__ = ["RANK_LABEL", "Family", "Sample", "check_labels", "content_type", "en
 Sample = tuple[bytes, bytes, str, float]
 """What stands before the rank, what stands after it, the source and its scale."""
 
-Family = tuple[bytes, list[Sample]]
-"""Header lines and samples; a family in which no rank has a sample is left out, headers too."""
+Family = tuple[bytes, bool, list[Sample]]
+"""Header lines, whether it is a counter, and samples; without any sample a family is left out, headers too."""
 
 RANK_LABEL: Final = "dp_rank"
 
@@ -58,7 +58,7 @@ def plan(metrics: Iterable[Metric], labels: Mapping[str, str], openmetrics: bool
     metrics = tuple(metrics)
     check_labels(labels, metrics)
     constant = "".join(f',{name}="{_escape_value(labels[name])}"' for name in sorted(labels))
-    return [(_header(metric, openmetrics), _samples(metric, constant)) for metric in metrics]
+    return [(_header(metric, openmetrics), metric.type == "counter", _samples(metric, constant)) for metric in metrics]
 
 
 def check_labels(labels: Mapping[str, str], metrics: Iterable[Metric]) -> None:

@@ -13,8 +13,9 @@
     vLLM's: ``{"server_load": requests}``, here running and waiting ones.
 
 LIVE and STALE ranks count, because a rank in a long step still has its load; a DEAD one is left out (-1 in
-``/get_loads``). Where no rank is left, ``/get_load`` and ``/load`` answer 503: their callers would take 0 or nothing
-for an idle server and send it everything. All three do so when the ring cannot be read.
+``/get_loads``), and so is one that does not tell how many requests run. Where no rank is left, ``/get_load`` and
+``/load`` answer 503: their callers would take 0 or nothing for an idle server and send it everything.
+All three do so when the ring cannot be read.
 
 Their callers expect integers and know no "not reported": a number that a ring does not hold is 0, and -1 in
 ``/get_loads``. Rings of :class:`snapring.LoadSnapshot` hold all of them.
@@ -69,9 +70,9 @@ def get_load(ranks: Snapshots, now: float) -> Document | None:
 
 def get_loads(ranks: Snapshots, base: str) -> Document:
     """The document of ``/get_loads`` of a server at the URL ``base``."""
-    present = _present(ranks)
+    present = {rank.rank for rank in _present(ranks)}
     loads = [
-        {"worker": f"{base}@{rank.rank}", "load": _count(rank, "num_total_tokens", -1) if rank in present else -1}
+        {"worker": f"{base}@{rank.rank}", "load": _count(rank, "num_total_tokens", -1) if rank.rank in present else -1}
         for rank in ranks
     ]
     known = sum(load["load"] != -1 for load in loads)
@@ -110,7 +111,12 @@ def _answer(
 
 
 def _present(ranks: Snapshots) -> Snapshots:
-    return [rank for rank in ranks if rank.state in {State.LIVE, State.STALE}]
+    """Ranks that are not dead and say how much runs: one of another schema is no idle one."""
+    return [
+        rank
+        for rank in ranks
+        if rank.state in {State.LIVE, State.STALE} and number(rank.value, "num_running_reqs") is not None
+    ]
 
 
 def _count(rank: Snapshot[Any], name: str, otherwise: int = 0) -> int:

@@ -55,7 +55,7 @@ class LoadsApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; the one for loads passes the framework by."""
-        if scope["type"] == "http" and (scope["path"] == LOADS or path_of(scope) == LOADS):
+        if scope["type"] == "http" and path_of(scope) == LOADS:
             await self.endpoint(scope, receive, send)
         else:
             await self._rest(scope, receive, send)
@@ -86,8 +86,8 @@ def app(
 
     ``/v1/loads``, ``/v1/loads/stream``, ``/v1/loads/history``, ``/v1/scale``, ``/metrics``, ``/healthz``, ``/readyz``,
     a page at ``/``, and ``/get_load``, ``/get_loads`` and ``/load`` as older callers expect them. No handler waits for
-    a scheduler, a lock or a disk. It mounts at any path of a FastAPI or Starlette application and has no middleware
-    of its own: who may ask is the host's decision (``snapring serve`` has a token).
+    a scheduler, another process or a disk. It mounts at any path of a FastAPI or Starlette application and has no
+    middleware of its own: who may ask is the host's decision (``snapring serve`` has a token).
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def app(
         labels=labels,
         relay=relay,
         durations=endpoint.durations,
-        contended=lambda: loads.contended,
+        loads=loads,
     )
     made = (
         Route(LOADS, endpoint),

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -51,7 +52,10 @@ class Changes:
         self._followers += 1
         loop = asyncio.get_running_loop()
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
-            self.news = asyncio.Event()
+            if self._task is None or self._task.get_loop() is loop:
+                self._wake()
+            else:
+                self.news = asyncio.Event()  # whoever waits in the other loop cannot be reached from here
             self._task = loop.create_task(self._follow(), name="snapring changes")
         try:
             yield
@@ -85,15 +89,18 @@ class Changes:
         return b"event: loads\nid: %b\ndata: %b\n\n" % (whole.tag.encode(), body.content)
 
     async def _follow(self) -> None:
-        warned = False
+        """Take ticks for ever. Whatever goes wrong is told to the listeners, and followed again."""
+        told = -1
         while True:
             try:
                 await self._take_ticks()
             except SnapringError as error:
-                if not warned:
+                if told != self.tick:  # once for each time that it could be read before
                     _LOG.warning("the ring %r cannot be read: %s", self._loads.reader.name, error)
-                warned = True
-                self._turn([])
+            except Exception:  # noqa: BLE001  listeners would wait for ever
+                _LOG.exception("the ring %r could not be followed; it is tried again", self._loads.reader.name)
+            self._turn([], [])
+            told = self.tick
             await asyncio.sleep(RETRY_S)
 
     async def _take_ticks(self) -> None:
@@ -101,6 +108,7 @@ class Changes:
         reader = self._loads.reader
         async with contextlib.aclosing(reader.changes()) as changes:
             ahead: asyncio.Task[list[int]] | None = None
+            due_s = 0.0
             try:
                 while True:
                     ahead = ahead or asyncio.ensure_future(anext(changes))
@@ -109,17 +117,23 @@ class Changes:
                         self._wake()
                         continue
                     ranks, ahead = ahead.result(), None
-                    self._turn(ranks)
-                    await asyncio.sleep(self._pause_s)
+                    began_s = time.monotonic()
+                    there = self._loads.view().versions > 0
+                    is_there = [rank < len(there) and bool(there[rank]) for rank in ranks]
+                    self._turn(
+                        [rank for rank, here in zip(ranks, is_there, strict=True) if here],
+                        [rank for rank, here in zip(ranks, is_there, strict=True) if not here],
+                    )
+                    # By a clock that goes on: what a tick costs, and late wake-ups, would make them fewer.
+                    due_s = (due_s if began_s - due_s < self._pause_s else began_s) + self._pause_s
+                    await asyncio.sleep(due_s - time.monotonic())
             finally:
                 if ahead is not None:
                     ahead.cancel()
                     await asyncio.wait({ahead})
 
-    def _turn(self, ranks: list[int]) -> None:
-        there = {snapshot.rank for snapshot in self._loads.snapshots()} if ranks else set()
-        self._changed = [rank for rank in ranks if rank in there]
-        self._gone = [rank for rank in ranks if rank not in there]
+    def _turn(self, changed: list[int], gone: list[int]) -> None:
+        self._changed, self._gone = changed, gone
         self._events.clear()
         self.tick += 1
         self._wake()

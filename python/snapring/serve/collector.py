@@ -5,7 +5,8 @@ prometheus_client's own classes, so either can be held against the other.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -21,6 +22,7 @@ from snapring.formats.as_prometheus import RANK_LABEL, check_labels
 from snapring.formats.metrics import STATES, Metric, families_of, split_source
 from snapring.formats.profiles import profile_named
 from snapring.layout import SchemaText
+from snapring.loads import Loads
 from snapring.relay import Relay
 from snapring.ring import Reader
 from snapring.state import State
@@ -74,8 +76,8 @@ class LoadCollector(Collector):
         The relay that this process runs, if any.
     durations
         What else to give along, such as how long requests took.
-    contended
-        Rows read under contention by others in this process, such as ``Loads.contended``; added to its own.
+    loads
+        Whose contended and failed reads count too.
 
     Raises
     ------
@@ -97,7 +99,7 @@ class LoadCollector(Collector):
         labels: Mapping[str, str] | None = None,
         relay: Relay | None = None,
         durations: Timed | None = None,
-        contended: Callable[[], int] | None = None,
+        loads: Loads | None = None,
     ) -> None:
         metrics = profile_named(profile)
         labels = labels or {}
@@ -108,7 +110,7 @@ class LoadCollector(Collector):
         self._values = [labels[name] for name in sorted(labels)]
         self._relay = relay
         self._durations = durations
-        self._others = contended
+        self._loads = loads
         self._lock = threading.Lock()
         self._contended = 0
         self._failed = 0
@@ -118,7 +120,7 @@ class LoadCollector(Collector):
         return []
 
     def collect(self) -> Iterator[PrometheusFamily]:
-        """Give the families as of one view of the ring."""
+        """Give the families as of one view of the ring; epochs as of right after it."""
         contended, failed = 0, 0
         try:
             yield from self._ranks(view := self._reader.view())
@@ -134,8 +136,8 @@ class LoadCollector(Collector):
         """Give the families that tell of this process rather than of ranks."""
         with self._lock:
             contended, failed = self._contended, self._failed
-        if self._others is not None:
-            contended += self._others()
+        if self._loads is not None:
+            contended, failed = contended + self._loads.contended, failed + self._loads.failed
         yield _count("snapring_contended_reads", "Rows whose last good value was read, not the newest.", contended)
         yield _count("snapring_failed_reads", "Views of the ring that could not be had.", failed)
         if self._relay is not None:
@@ -177,7 +179,8 @@ class LoadCollector(Collector):
 
     def _add(self, family: GaugeMetricFamily | CounterMetricFamily, metric: Metric, columns: "_Columns") -> None:
         for rank, value in columns.numbers(metric.source):
-            family.add_metric([str(rank), *self._values], value * metric.scale)
+            if metric.type != "counter" or value >= 0:  # no running total; strict readers would refuse the scrape
+                family.add_metric([str(rank), *self._values], value * metric.scale)
 
 
 class _Columns:
@@ -207,7 +210,8 @@ class _Columns:
         for rank in np.flatnonzero(self._published & self._view.present(source)):
             value = column[rank].item()
             if isinstance(value, bytes):
-                yield int(rank), value.decode(errors="replace")
+                with suppress(UnicodeDecodeError):  # words that no writer stores
+                    yield int(rank), value.decode()
             elif 0 <= value < len(choices) and isinstance(text := choices[value], str):
                 yield int(rank), text
 

@@ -1,6 +1,7 @@
 """``/healthz`` and ``/readyz``: whether this server answers, and whether ranks can serve."""
 
-from typing import Literal
+import logging
+from typing import Final, Literal
 
 import msgspec
 from starlette.requests import Request
@@ -9,9 +10,11 @@ from starlette.routing import Route
 
 from snapring.errors import InvalidValue, SnapringError
 from snapring.loads import Loads
-from snapring.serve.reply import JSON, AnswerResponse, unreadable, whole
+from snapring.serve.reply import JSON, AnswerResponse, failure, whole
 
 __all__ = ["Ready", "check_ready", "is_ready", "routes"]
+
+_LOG: Final = logging.getLogger("snapring.serve")
 
 Ready = Literal["any", "all"] | int
 """How many ranks must be LIVE: one, all, or this many."""
@@ -19,7 +22,8 @@ Ready = Literal["any", "all"] | int
 
 def check_ready(rule: Ready) -> None:
     """Raise InvalidValue unless it is a rule: 0 is none, since a server without ranks is not ready."""
-    if rule not in {"any", "all"} and not (isinstance(rule, int) and not isinstance(rule, bool) and rule > 0):
+    is_number = isinstance(rule, int) and not isinstance(rule, bool)
+    if not (isinstance(rule, str) and rule in {"any", "all"}) and not (is_number and int(rule) > 0):
         raise InvalidValue(f'ready is "any", "all" or a number of ranks from 1, not {rule!r}')
 
 
@@ -44,8 +48,9 @@ def routes(loads: Loads, ready: Ready) -> list[Route]:
         try:
             view = loads.view()
             live, ranks = int(view.ok.sum()), len(view)
-        except SnapringError as error:
-            return AnswerResponse(unreadable(error))
+        except SnapringError as error:  # who asks here has no token, and learns no path
+            _LOG.warning("not ready: %s", error)
+            return AnswerResponse(failure(503, "the ring cannot be read; the server's log has the reason"))
         good = is_ready(ready, live, ranks)
         content = {"status": "ready" if good else "not ready", "live": live, "ranks": ranks, "rule": ready}
         return AnswerResponse(whole(200 if good else 503, JSON, msgspec.json.encode(content)))

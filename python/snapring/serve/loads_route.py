@@ -2,22 +2,32 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from snapring.errors import SnapringError
-from snapring.formats.as_orca import orca_report
+from snapring.formats.as_orca import OrcaReport, orca_report
 from snapring.formats.as_prometheus import content_type
 from snapring.formats.profiles import profile_named
 from snapring.loads import Body, Loads
-from snapring.serve.asgi import Receive, Scope, Send
+from snapring.serve.asgi import Receive, Scope, Send, unless_gone
 from snapring.serve.changes import Changes
 from snapring.serve.duration import Durations
 from snapring.serve.query import BadQuery, LoadsQuery, parse_query
-from snapring.serve.reply import JSON, Answer, AnswerResponse, failure, send_answer, unreadable, whole
+from snapring.serve.reply import (
+    JSON,
+    METHODS,
+    Answer,
+    AnswerResponse,
+    failure,
+    not_allowed,
+    send_answer,
+    unreadable,
+    whole,
+)
 
 __all__ = ["LoadsRoute"]
 
@@ -47,13 +57,13 @@ class LoadsRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["method"] not in METHODS:
-            await send_answer(send, failure(405, "only GET and HEAD", ["GET", "HEAD"], [(b"allow", b"GET, HEAD")]))
+            await send_answer(send, not_allowed())
             return
         query_string: bytes = scope["query_string"]
         known = _header(scope["headers"], MATCH)
         answer = self.answer(query_string, known)
         if answer.status == NOT_MODIFIED and (query := parse_query(query_string)).wait:
-            news = await _unless_gone(receive, self._await_news(query, known))
+            news = await unless_gone(receive, self._await_news(query_string, known, query))
             if news is None:
                 return
             answer = news
@@ -105,8 +115,8 @@ class LoadsRoute:
 
     def _orca(self, rank: int | None) -> Answer:
         report = orca_report(snapshot for snapshot in self._loads.snapshots() if rank in {None, snapshot.rank})
-        if report is None:
-            return failure(503, "no rank is LIVE, so nothing is known of the load; look at /readyz")
+        if report is None or report == OrcaReport():
+            return failure(503, "no rank is LIVE and reports its load, so nothing is known of it; look at /readyz")
         return whole(200, JSON, report.json().encode())
 
     def _missing(self, rank: int) -> str:
@@ -115,16 +125,13 @@ class LoadsRoute:
             return f"there is no rank {rank}: no ring {self._loads.reader.name!r} yet"
         return "" if 0 <= rank < count else f"there is no rank {rank}: the ring has ranks 0 to {count - 1}"
 
-    async def _await_news(self, query: LoadsQuery, known: bytes | None) -> Answer:
-        """The answer as soon as it is another, else 304 when the time is up."""
+    async def _await_news(self, query_string: bytes, known: bytes | None, query: LoadsQuery) -> Answer:
+        """The answer as soon as it is another, else 304 when the time is up; each look counts among the durations."""
         until_s = time.monotonic() + query.wait
         async with self._changes.followed():
             while True:
                 news = self._changes.news
-                try:
-                    answer = self._read(query, known)  # again: something may have changed before it was followed
-                except SnapringError as error:
-                    return unreadable(error)
+                answer = self.answer(query_string, known)  # again: something may have changed before it was followed
                 left_s = until_s - time.monotonic()
                 if answer.status != NOT_MODIFIED or left_s <= 0:
                     return answer
@@ -134,29 +141,11 @@ class LoadsRoute:
                     continue
 
 
-METHODS: Final = frozenset({"GET", "HEAD"})
 NOT_MODIFIED: Final = 304
 BAD: Final = 400
 JSON_TYPE: Final = (b"content-type", JSON)
 NO_CACHE: Final = (b"cache-control", b"no-cache")
 MATCH: Final = b"if-none-match"
-
-
-async def _unless_gone(receive: Receive, answer: Coroutine[Any, Any, Answer]) -> Answer | None:
-    """The answer, or None as soon as the client has hung up: nobody waits for it then."""
-
-    async def gone() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    waiting, hung_up = asyncio.ensure_future(answer), asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait({waiting, hung_up}, return_when=asyncio.FIRST_COMPLETED)
-        return waiting.result() if waiting.done() else None
-    finally:
-        waiting.cancel()
-        hung_up.cancel()
-        await asyncio.wait({waiting, hung_up})
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:

@@ -26,7 +26,7 @@ __all__ = ["OverloadMiddleware"]
 
 _LOG: Final = logging.getLogger("snapring.serve")
 
-HEALTH: Final = frozenset(
+NEVER_REFUSED: Final = frozenset(
     {"health", "health_generate", "healthz", "livez", "live", "liveness", "ping", "ready", "readiness", "readyz"}
 )
 """Last parts of paths that are never refused: who restarts servers must not mistake a full one for a broken one."""
@@ -99,7 +99,7 @@ class OverloadMiddleware:
 
     def _refusable(self, scope: Scope) -> bool:
         path = path_of(scope)
-        if path.rstrip("/").rpartition("/")[2] in HEALTH:
+        if path.rstrip("/").rpartition("/")[2] in NEVER_REFUSED:
             return False
         if self._predicate is None:
             return scope["method"] == "POST" and (self._paths is None or path in self._paths)

@@ -19,6 +19,9 @@ SECTIONS: Final = ("all", *Section)
 LONGEST_WAIT_S: Final = 60.0
 """A long-poll ends after this even if it asked for more: proxies cut what is silent for longer."""
 
+LONGEST: Final = 1024
+"""Bytes of a query string; longer ones would keep the event loop, and the memory of those that were parsed."""
+
 MOST_RANKS: Final = 65_536
 
 
@@ -51,13 +54,20 @@ class LoadsQuery(NamedTuple):
     ranks: list[int] | None
 
 
-@lru_cache(maxsize=256)
 def parse_query(text: bytes) -> LoadsQuery:
     """The parameters of a query string; unknown ones are passed over, and of one given twice the last counts.
 
     Raises:
-        BadQuery: 422 for what should be a number and is none, 400 for an unknown section or format.
+        BadQuery: 422 for what should be a number and is none; 400 for an unknown section or format, and for
+            ``max_age`` with ``format=orca``; 414 for more than 1024 bytes.
     """
+    if len(text) > LONGEST:
+        raise BadQuery(414, f"the query has {len(text)} bytes; {LONGEST} are allowed")
+    return _parse(text)
+
+
+@lru_cache(maxsize=256)
+def _parse(text: bytes) -> LoadsQuery:
     given = dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True))
     if (form := given.get("format", "json").strip().lower() or "json") not in FORMATS:
         raise BadQuery(400, f"unknown format {form!r}; valid names: {', '.join(FORMATS)}", FORMATS)
@@ -65,12 +75,14 @@ def parse_query(text: bytes) -> LoadsQuery:
         include = parse_include(given.get("include", ""))
     except InvalidValue as wrong:
         raise BadQuery(400, str(wrong), SECTIONS) from None
-    rank = _rank(given.get("dp_rank"))
+    rank, max_age = _rank(given.get("dp_rank")), _seconds("max_age", given.get("max_age"))
+    if form == "orca" and max_age is not None:
+        raise BadQuery(400, "a report counts ranks that are LIVE for the reader; leave max_age out, or choose a format")
     return LoadsQuery(
         rank=rank,
         include=include,
         format=form,
-        max_age=_seconds("max_age", given.get("max_age")),
+        max_age=max_age,
         wait=min(_seconds("wait", given.get("wait")) or 0.0, LONGEST_WAIT_S),
         ranks=None if rank is None else [rank] if 0 <= rank < MOST_RANKS else [],
     )

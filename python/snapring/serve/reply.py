@@ -10,9 +10,23 @@ from starlette.responses import Response
 from snapring.errors import SnapringError
 from snapring.serve.asgi import Send
 
-__all__ = ["JSON", "Answer", "AnswerResponse", "error", "failure", "send_answer", "unreadable", "whole"]
+__all__ = [
+    "JSON",
+    "METHODS",
+    "Answer",
+    "AnswerResponse",
+    "error",
+    "failure",
+    "not_allowed",
+    "send_answer",
+    "unreadable",
+    "whole",
+]
 
 JSON: Final = b"application/json"
+
+METHODS: Final = frozenset({"GET", "HEAD"})
+"""What every route here takes."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -54,6 +68,11 @@ def unreadable(error: SnapringError) -> Answer:
 def error(code: int, message: str, valid: Iterable[str] = ()) -> Response:
     """The same as a framework takes it."""
     return AnswerResponse(failure(code, message, valid))
+
+
+def not_allowed() -> Answer:
+    """405 for any other method."""
+    return failure(405, "only GET and HEAD", ["GET", "HEAD"], [(b"allow", b"GET, HEAD")])
 
 
 async def send_answer(send: Send, answer: Answer) -> None:

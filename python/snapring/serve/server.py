@@ -17,7 +17,7 @@ import uvicorn
 
 from snapring.errors import InvalidValue
 from snapring.serve.asgi import App
-from snapring.serve.bind import Bind, is_local, listening
+from snapring.serve.bind import Bind, is_loopback, listening
 from snapring.serve.guard import Guard
 
 __all__ = ["Server", "tls_context"]
@@ -26,7 +26,6 @@ GRACE_S: Final = 2
 """Answers under way may take so long when the server stops; event streams, which have no end, are then cut."""
 
 _LOG: Final = logging.getLogger("snapring.serve")
-logging.getLogger("snapring").addHandler(logging.NullHandler())
 
 
 class Server:
@@ -41,19 +40,35 @@ class Server:
         bind: where to listen; port 0 takes a free one.
         token: what requests have to bring, None for nothing.
         tls: of :func:`tls_context`; None for plain HTTP.
+        insecure: listen without a token where other hosts can connect.
 
     Belongs to one thread. In a child of a fork it must not be used.
 
     Raises:
-        InvalidValue: the name has no address. SystemRefused: it cannot be listened at, and why.
+        InvalidValue: the name has no address, or other hosts could connect without a token. SystemRefused: it cannot be
+            listened at, and why.
     """
 
-    def __init__(self, app: App, bind: Bind, *, token: str | None = None, tls: ssl.SSLContext | None = None) -> None:
-        hosts = frozenset({bind.name.lower()}) if is_local(bind) else None
-        self._app = Guard(app, token=token, hosts=hosts)
+    def __init__(
+        self,
+        app: App,
+        bind: Bind,
+        *,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        insecure: bool = False,
+    ) -> None:
         self._tls = tls
         self._socket = listening(bind)
         place = self._socket.getsockname()
+        # Of the address that was taken: a name may have had another one when somebody looked before.
+        local = is_loopback(str(place[0]))
+        if not local and token is None and not insecure:
+            self._socket.close()
+            raise InvalidValue(
+                f"other hosts can connect to {place[0]}; give a token, or insecure=True to let anybody read"
+            )
+        self._app = Guard(app, token=token, hosts=frozenset({bind.name.lower()}) if local else None)
         self.bind: Final = Bind(bind.host, place[1])
         self.url: Final = f"{'http' if tls is None else 'https'}://{self.bind.authority}/"
 

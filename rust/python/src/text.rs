@@ -91,11 +91,11 @@ type Samples = Vec<(Vec<u8>, Vec<u8>, String, f64)>;
 #[pymethods]
 impl Exposition {
     #[new]
-    fn new(schema_text: String, families: Vec<(Vec<u8>, Samples)>) -> PyResult<Self> {
+    fn new(schema_text: String, families: Vec<(Vec<u8>, bool, Samples)>) -> PyResult<Self> {
         let schema = parse(&schema_text)?;
-        let family = |(header, samples): (Vec<u8>, Samples)| {
+        let family = |(header, is_counter, samples): (Vec<u8>, bool, Samples)| {
             let samples = samples.into_iter().map(|sample| self::sample(sample, &schema)).collect::<PyResult<_>>()?;
-            Ok(Family { header: header.into(), samples })
+            Ok(Family { header: header.into(), is_counter, samples })
         };
         let families = families.into_iter().map(family).collect::<PyResult<_>>()?;
         Ok(Self { core: text::Exposition::new(families), schema_text, contended: AtomicU64::new(0) })

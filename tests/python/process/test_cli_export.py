@@ -171,13 +171,16 @@ def test_documents_one_after_another(form: str, end: str, ring_dir: Path) -> Non
 
 
 def test_a_ring_that_comes_and_goes(ring_dir: Path, tmp_path: Path) -> None:
-    """--watch waits for a ring with one note, tells when its ranks are gone, and goes on when it is made again."""
+    """--watch waits for a ring, and goes on when it is made again; while there is none its document has no ranks.
+
+    So nobody reads of a rank that lives and is gone. It is noted once each time.
+    """
     path = tmp_path / "llama.json"
     words = ("export", "llama", "--format", "json", "--output", str(path), *FAST)
 
-    def loads() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(path.read_text())["loads"]
-        return found
+    def told() -> list[tuple[int, str]]:
+        found = json.loads(path.read_text())["loads"] if path.exists() else []
+        return [(load["num_running_reqs"], load["state"]) for load in found]
 
     with start(*words, *LONG) as child:
         assert child.stderr is not None
@@ -185,15 +188,35 @@ def test_a_ring_that_comes_and_goes(ring_dir: Path, tmp_path: Path) -> None:
         for value in (1, 2):
             with Writer("llama", 0, 1) as writer:
                 writer.publish(LoadSnapshot(num_running_reqs=value))
-                eventually(lambda: path.exists() and loads()[0]["num_running_reqs"] == value)  # noqa: B023
-                assert loads()[0]["state"] == "LIVE"
-            eventually(lambda: [load["state"] for load in loads()] in ([], ["DEAD"]))
+                eventually(lambda: told() == [(value, "LIVE")])  # noqa: B023
+            eventually(lambda: told() == [])
 
         child.send_signal(signal.SIGTERM)
         _, noted = child.communicate(timeout=120)
 
     assert first == "snapring: no ring 'llama' now; goes on when it can be read\n"
-    assert (child.returncode, noted) == (0, "")
+    assert (child.returncode, noted) == (0, 2 * first)
+
+
+def test_a_ring_that_cannot_be_read(ring_dir: Path, tmp_path: Path) -> None:
+    """What stands in the way of --watch is waited out too, with the reason, and meanwhile no rank is told as living."""
+    path = tmp_path / "llama.prom"
+    words = ("export", "llama", "--format", "textfile", "--output", str(path), "--watch")
+    with start(*words, *LONG) as child, Writer("llama", 0, 1) as writer:
+        assert child.stderr is not None
+        writer.publish(LoadSnapshot())
+        eventually(lambda: path.exists() and 'snapring_up{dp_rank="0"} 1' in path.read_text())
+        (ring_dir / "llama.ring").rename(ring_dir / "aside")
+
+        (ring_dir / "llama.ring").touch(mode=0o666)
+        (ring_dir / "llama.ring").chmod(0o666)
+        eventually(lambda: path.read_text() == "")
+        noted = next(line for line in iter(child.stderr.readline, "") if "0666" in line)
+        (ring_dir / "aside").replace(ring_dir / "llama.ring")
+
+        eventually(lambda: 'snapring_up{dp_rank="0"} 1' in path.read_text())
+        assert child.poll() is None
+    assert "goes on when it can be read" in noted
 
 
 @pytest.mark.parametrize(

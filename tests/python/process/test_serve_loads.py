@@ -169,10 +169,14 @@ def test_unfit_ring_is_no_empty_answer(ring_dir: Path) -> None:
     with Writer("free", rank=0, ranks=1, schema=bytes) as writer, Reader("free", schema=None) as reader:
         writer.publish(b"x")
         with served(serve.app(reader)) as site:
-            replies = [site.get(path) for path in ("/v1/loads", "/v1/loads?format=prometheus", "/metrics", "/readyz")]
+            replies = [site.get(path) for path in ("/v1/loads", "/v1/loads?format=prometheus", "/metrics")]
+            ready, older = site.get("/readyz"), [site.get(path).status for path in ("/load", "/get_load")]
+            orca = site.get("/v1/loads?format=orca").status
 
-    assert [reply.status for reply in replies] == [503] * 4
+    assert [reply.status for reply in replies] == [503] * 3
     assert all("records" in reply.json["error"]["message"] for reply in replies)
+    assert (ready.status, older, orca) == (503, [503, 503], 503)
+    assert "records" not in ready.json["error"]["message"]  # who asks there has no token
 
 
 def test_durations_of_success_and_failure(site: Site) -> None:

@@ -132,6 +132,65 @@ def test_other_schemas_show_their_own_fields() -> None:
     assert (shown["depth"], shown["note"]) == (2, '"<é\\')
 
 
+class Nested(Struct, frozen=True):
+    """Structs that begin with structs, any of which may be absent."""
+
+    first: OlderLoad | None = None
+    second: OlderLoad | None = None
+    number: int = 0
+
+
+class Deep(Struct, frozen=True):
+    """And one around them."""
+
+    nested: Nested | None = None
+    last: int = 0
+
+
+@pytest.mark.usefixtures("ring_dir")
+@pytest.mark.parametrize("first", [None, OlderLoad(1)])
+@pytest.mark.parametrize("second", [None, OlderLoad(2)])
+def test_absent_structs_in_structs(first: OlderLoad | None, second: OlderLoad | None) -> None:
+    """Wherever a struct is absent the text stays JSON, and the others stand in it."""
+    (shown,) = document(Deep(Nested(first, second, 3), 4))["loads"]
+
+    expected = {name: msgspec.to_builtins(value) for name, value in (("first", first), ("second", second)) if value}
+    assert shown["nested"] == {**expected, "number": 3}
+    assert shown["last"] == 4
+
+
+@pytest.mark.parametrize("extra", [{"loads": []}, {"timestamp": 1}, {"a": object()}, {"a": 1j}])
+def test_bad_extras(extra: dict[str, object]) -> None:
+    """What would hide the envelope's own members, or is no JSON, is refused before the first request."""
+    with pytest.raises(InvalidValue, match="envelope"):
+        Loads(Reader("extra"), extra=extra)
+
+
+@pytest.mark.usefixtures("ring_dir")
+def test_extras_and_tags() -> None:
+    """What is added to the envelope stands there, and the tag of another envelope is another one."""
+    with Writer("extra", rank=0, ranks=1) as writer, Reader("extra") as reader:
+        writer.publish(FULL)
+        plain, more = Loads(reader).json(), Loads(reader, extra={"accelerator": "H100"}).json()
+
+    assert json.loads(more.content)["accelerator"] == "H100"
+    assert plain.tag[:16] == more.tag[:16]
+    assert plain.tag != more.tag
+
+
+@pytest.mark.usefixtures("ring_dir")
+def test_texts_are_kept_for_few_choices() -> None:
+    """Whatever sections clients ask for, the memory for them is bounded."""
+    with Writer("many", rank=0, ranks=1) as writer, Reader("many") as reader:
+        writer.publish(FULL)
+        loads = Loads(reader)
+        for chosen in range(32):
+            names = [section for bit, section in enumerate(list(Section)[1:]) if chosen >> bit & 1]
+            assert loads.json(include=parse_include(["core", *names])).content
+
+    assert len(loads._documents) <= 4
+
+
 @pytest.mark.usefixtures("ring_dir")
 def test_only_records() -> None:
     """A ring of bytes is refused with the reason, not shown as an empty one."""

@@ -15,6 +15,7 @@ from expositions import FULL, collected, comparable, native, parsed, snapshots
 from snapring import InvalidValue, LoadSnapshot, Reader, Relay, State, Writer
 from snapring.formats.profiles import PROFILES
 from snapring.load import DisaggregationSection
+from snapring.loads import Loads
 from snapring.serve.collector import DROP_REASONS, PROCESS_FAMILIES, LoadCollector
 from support import eventually
 
@@ -228,9 +229,11 @@ def test_durations(ring_dir: Path) -> None:
 def test_contended_reads(ring_dir: Path) -> None:
     """Rows that others in the process read under contention are counted with its own."""
     with Reader("main") as reader:
-        found = samples(collected(LoadCollector(reader, contended=lambda: 3)))
+        loads = Loads(reader)
+        loads._contended, loads._failed = 3, 2
+        found = samples(collected(LoadCollector(reader, loads=loads)))
 
-    assert found["snapring_contended_reads_total"] == 3
+    assert (found["snapring_contended_reads_total"], found["snapring_failed_reads_total"]) == (3, 2)
 
 
 def test_names_of_the_process(ring_dir: Path) -> None:

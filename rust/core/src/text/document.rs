@@ -4,7 +4,8 @@ use super::{Row, Rows, Source, age_s, push_finite, tag};
 use crate::record::{self, Place};
 use std::sync::{Mutex, PoisonError};
 
-/// A part of a rank's object. Literals hold what stands before a value: commas, keys and colons.
+/// A part of a rank's object. Literals hold what stands before a value, but for the comma: which part comes first is
+/// known only when the sections that a rank reports are.
 #[derive(Debug, Clone)]
 pub enum Part {
     /// A value.
@@ -121,22 +122,31 @@ impl Text {
         for part in parts {
             match part {
                 Part::Value { literal, source: Source::Age } => {
-                    self.bytes.extend_from_slice(literal);
+                    self.begin(literal);
                     self.gaps.push((self.bytes.len(), row.mono_ns()));
                 }
                 Part::Value { literal, source } => {
-                    self.bytes.extend_from_slice(literal);
+                    self.begin(literal);
                     source.push_json(&mut self.bytes, row);
                 }
                 Part::Section { literal, place, parts } => {
                     if record::is_present(row.payload(), *place) {
-                        self.bytes.extend_from_slice(literal);
+                        self.begin(literal);
                         self.push(parts, row);
                         self.bytes.push(b'}');
                     }
                 }
             }
         }
+    }
+
+    /// Begins a member of the object that is open.
+    #[inline]
+    fn begin(&mut self, literal: &[u8]) {
+        if self.bytes.last() != Some(&b'{') {
+            self.bytes.push(b',');
+        }
+        self.bytes.extend_from_slice(literal);
     }
 
     /// Bytes that it takes at most with its ages and a comma.

@@ -32,6 +32,8 @@ pub struct Sample {
 pub struct Family {
     /// HELP, TYPE and UNIT, with line ends.
     pub header: Box<[u8]>,
+    /// A running total: what is below 0 or no number is none, and left out, or strict readers refuse the whole text.
+    pub is_counter: bool,
     /// Samples of a rank.
     pub samples: Vec<Sample>,
 }
@@ -61,7 +63,7 @@ impl Exposition {
             let begun = out.len();
             for row in &chosen {
                 for sample in &family.samples {
-                    sample.push(out, row);
+                    sample.push(out, row, family.is_counter);
                 }
             }
             if out.len() == begun {
@@ -72,7 +74,7 @@ impl Exposition {
 }
 
 impl Sample {
-    fn push(&self, out: &mut Vec<u8>, row: &super::Row<'_>) {
+    fn push(&self, out: &mut Vec<u8>, row: &super::Row<'_>, is_counter: bool) {
         let (SampleValue::Number { source, .. } | SampleValue::Label(source)) = &self.value;
         if row.version() == 0 && !source.is_of_all() {
             return;
@@ -80,6 +82,9 @@ impl Sample {
         match &self.value {
             SampleValue::Number { source, scale } => {
                 let Some(number) = source.number(row) else { return };
+                if is_counter && !number.is_total() {
+                    return;
+                }
                 self.begin(out, row.rank);
                 number.push_scaled(out, *scale);
                 out.push(b'\n');

@@ -221,6 +221,15 @@ impl Number {
         }
     }
 
+    /// Whether it can be a running total.
+    pub(super) fn is_total(self) -> bool {
+        match self {
+            Self::Int(value) => value >= 0,
+            Self::Unsigned(_) => true,
+            Self::Float(value) => value >= 0.0,
+        }
+    }
+
     /// As Prometheus reads it, times `scale`.
     pub(super) fn push_scaled(self, out: &mut Vec<u8>, scale: f64) {
         #[expect(clippy::float_cmp, reason = "exactly 1 means: leave an integer as it is")]
