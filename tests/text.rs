@@ -74,7 +74,7 @@ fn rows<'a>(words: &'a [u64], states: &'a [State]) -> Rows<'a> {
 
 fn render(document: &Document, rows: &Rows<'_>, ranks: Option<&[u32]>) -> (Vec<Json>, String) {
     let mut out = b"[".to_vec();
-    let tag = document.render(rows, ranks, &mut out);
+    let tag = document.render(rows, ranks, &mut out).tag;
     out.push(b']');
     (serde_json::from_slice(&out).expect("JSON"), tag)
 }
@@ -184,6 +184,32 @@ fn a_kept_text_ends_with_any_change() {
     let (objects, tag) = render(&document, &other, None);
     assert_eq!(objects[1]["running"], 3, "the same versions in another generation are other snapshots");
     assert_ne!(tag, first);
+}
+
+/// Stamps suffice exactly as long as nothing changed, and give the same text.
+#[test]
+fn stamps_suffice_for_a_kept_text() {
+    let words: Vec<u64> = [row(&[("running", Value::Int(1))]), row(&[("queue.waiting", Value::Int(2))])].concat();
+    let stamps: Vec<u64> = words.chunks(words.len() / 2).flat_map(|row| row[..cell::PAYLOAD].to_vec()).collect();
+    let of_stamps = |states| Rows { row_words: cell::PAYLOAD, ..rows(&stamps, states) };
+    let (document, live) = (document(), [State::Live; 2]);
+    assert_eq!(document.render_kept(&of_stamps(&live), None, &mut Vec::new()), None, "nothing is kept yet");
+    let (mut whole, mut again, mut one) = (Vec::new(), Vec::new(), Vec::new());
+    let rendered = document.render(&rows(&words, &live), None, &mut whole);
+
+    let kept = document.render_kept(&of_stamps(&live), None, &mut again);
+    document.render_kept(&of_stamps(&live), Some(&[1]), &mut one).unwrap();
+
+    assert_eq!((kept.as_ref(), &again), (Some(&rendered), &whole));
+    assert!(whole.ends_with(&one) && one.starts_with(b"{"));
+    assert_eq!(document.edition(&of_stamps(&live)), Some(rendered.edition));
+    assert_eq!(document.edition(&of_stamps(&[State::Live, State::Dead])), None);
+    let other = Rows { nonce: [1, 3], ..of_stamps(&live) };
+    assert_eq!(document.edition(&other), None);
+    let mut newer = stamps.clone();
+    newer[cell::PAYLOAD + cell::VERSION] += 1;
+    let newer = Rows { words: &newer, ..of_stamps(&live) };
+    assert_eq!(document.render_kept(&newer, None, &mut Vec::new()), None);
 }
 
 fn sample(source: &str, scale: f64) -> Sample {

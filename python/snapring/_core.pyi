@@ -290,9 +290,15 @@ class Document:
     def __new__(cls, schema_text: str, items: list[tuple[bytes, str] | tuple[bytes, list[Any], str]]) -> Self: ...
     @property
     def contended(self) -> int: ...
-    def fits(self, view: View) -> bool: ...
     def render(
-        self, view: View, head: bytes, tail: bytes, *, ranks: list[int] | None = None, max_age: float | None = None
+        self,
+        reader: Reader[Any],
+        head: bytes,
+        middle: bytes,
+        salt: str,
+        *,
+        ranks: list[int] | None = None,
+        max_age: float | None = None,
     ) -> tuple[bytes, str]: ...
 
 # Constructed by snapring.formats.as_prometheus: a family is its header, whether it is a counter, and samples; a sample

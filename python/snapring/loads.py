@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from snapring._core import Document, Exposition, Snapshot, View, __version__
 from snapring.errors import LayoutMismatch, SnapringError
-from snapring.formats.as_json import check_extra, items, opening
+from snapring.formats.as_json import check_extra, items, middle
 from snapring.formats.as_prometheus import ending, plan
 from snapring.formats.metrics import Metric, families_of, split_source
 from snapring.formats.profiles import profile_named
@@ -72,12 +72,11 @@ class Loads:
         self.reader = reader
         self.labels = dict(labels or {})
         self._extra = check_extra(extra or {})
-        self._salt = f"{zlib.crc32(opening(__version__, 0, self._extra)):08x}"
         self._documents: dict[frozenset[Section], Document] = {}
         self._expositions: dict[tuple[str, bool, frozenset[Section]], Exposition] = {}
-        self._openings: dict[int, bytes] = {}
-        self._second = (0, b"")
-        self._kept_head: tuple[int, int, bytes, bytes] = (0, 0, b"", b"")
+        self._middle = middle(self._extra)
+        self._salt = f"{zlib.crc32(self._middle + __version__.encode()):08x}"
+        self._head_ms, self._head = 0, b""
         self._contended = 0
         self._failed = 0
 
@@ -125,20 +124,29 @@ class Loads:
         more
             Further members of the envelope, encoded, each with a comma behind it.
         """
-        view = self.view()
-        head = self._head(len(view), more)
+        now_ms = time.time_ns() // 1_000_000
+        head = self._head if now_ms == self._head_ms else self._new_head(now_ms)
+        middle = self._middle if not more else self._with(more)
         try:
-            content, tag = self._documents[include].render(view, head, b"]}", ranks=ranks, max_age=max_age)
+            document = self._documents[include]
+            content, tag = document.render(self.reader, head, middle, self._salt, ranks=ranks, max_age=max_age)
         except (KeyError, LayoutMismatch):  # not compiled yet, or for another schema
-            schema_text = view.schema_text
-            if schema_text is None:
-                return Body(head + b"]}", NO_RING + self._salt)
-            content, tag = self._compile(schema_text, include).render(view, head, b"]}", ranks=ranks, max_age=max_age)
-        return Body(content, tag + self._salt)
+            compiled = self._compile(include)
+            if compiled is None:
+                return Body(head + b"0" + middle + b"]}", NO_RING + self._salt)
+            content, tag = compiled.render(self.reader, head, middle, self._salt, ranks=ranks, max_age=max_age)
+        except SnapringError:
+            self._failed += 1
+            raise
+        return Body(content, tag)
+
+    def over(self, reader: Reader[Any]) -> "Loads":
+        """The same over another reader."""
+        return Loads(reader, labels=self.labels, extra=self._extra)
 
     def empty(self) -> bytes:
         """What :meth:`json` gives of a ring that is not there."""
-        return self._head(0, b"") + b"]}"
+        return self._new_head(time.time_ns() // 1_000_000) + b"0" + self._middle + b"]}"
 
     def text(
         self,
@@ -167,7 +175,15 @@ class Loads:
             self._expositions[key] = exposition
         return exposition.render(view, ranks=ranks, max_age=max_age) + ending(openmetrics)
 
-    def _compile(self, schema_text: str, include: frozenset[Section]) -> Document:
+    def _compile(self, include: frozenset[Section]) -> Document | None:
+        """What writes the ring that there is now; None while there is none. Keeps few sets of sections at a time."""
+        try:
+            schema_text = self.reader.schema_text
+        except SnapringError:
+            self._failed += 1
+            raise
+        if schema_text is None:
+            return None
         document = Document(schema_text, items(schema_text, include))
         if include not in self._documents and len(self._documents) >= MOST_DOCUMENTS:
             oldest = next((key for key in self._documents if key != ALL_SECTIONS), include)
@@ -178,27 +194,16 @@ class Loads:
         self._documents[include] = document
         return document
 
-    def _head(self, ranks: int, more: bytes) -> bytes:
-        """The envelope up to the first rank; kept for a millisecond, in which many may ask."""
-        now_ms = time.time_ns() // 1_000_000
-        known_ms, known_ranks, known_more, head = self._kept_head
-        if now_ms != known_ms or ranks != known_ranks or more != known_more:
-            head = self._new_head(now_ms, ranks, more)
-            self._kept_head = (now_ms, ranks, more, head)
+    def _new_head(self, now_ms: int) -> bytes:
+        """The envelope up to the number of ranks. It is the same for a millisecond, in which many may ask."""
+        second, milli = divmod(now_ms, 1_000)
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        head = f'{{"timestamp":"{text}.{milli:03}+00:00","version":"{__version__}","ranks":'.encode()
+        self._head, self._head_ms = head, now_ms
         return head
 
-    def _new_head(self, now_ms: int, ranks: int, more: bytes) -> bytes:
-        second, milli = divmod(now_ms, 1_000)
-        known, text = self._second
-        if known != second:
-            text = time.strftime('{"timestamp":"%Y-%m-%dT%H:%M:%S', time.gmtime(second)).encode()
-            self._second = (second, text)
-        rest = self._openings.get(ranks)
-        if rest is None:
-            rest = self._openings[ranks] = opening(__version__, ranks, self._extra)
-        if more:
-            rest = rest.removesuffix(b'"loads":[') + more + b'"loads":['
-        return b"%b.%03d+00:00%b" % (text, milli, rest)
+    def _with(self, more: bytes) -> bytes:
+        return b"," + more.removesuffix(b",") + self._middle
 
 
 def _chosen(metrics: tuple[Metric, ...], include: frozenset[Section]) -> tuple[Metric, ...]:

@@ -4,6 +4,7 @@ Both are native objects with a thin Python front that compiles schemas. Neither 
 handler before it is used, and neither takes a lock that another process could hold.
 """
 
+import contextlib
 import os
 from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
@@ -17,7 +18,7 @@ from snapring.layout import SchemaText, class_from_schema
 from snapring.load import LoadSnapshot
 from snapring.schema import CompiledSchema, compile_schema
 
-__all__ = ["CodecName", "Reader", "Writer"]
+__all__ = ["CodecName", "Reader", "Writer", "polled"]
 
 T = TypeVar("T")
 
@@ -245,32 +246,19 @@ class Reader(_core.Reader[T], Generic[T]):
         )
         return self
 
+    def clone(self) -> "Reader[T]":
+        """Open another reader of the same ring with the same options; its cursor, for ``poll``, starts from nothing."""
+        return self._same()
+
     async def changes(self) -> AsyncGenerator[list[int], None]:
         """Yield the ranks whose version or state changed, each time any did; a cursor of its own.
 
         The first item is every rank that has published. Changes that come while the caller is busy are merged.
         """
-        import asyncio  # noqa: PLC0415  a reader that never awaits need not load it
-
-        loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
-        reader = self._same()
-        fd = reader.fileno()
-
-        def wake() -> None:
-            loop.remove_reader(fd)  # level-triggered: one call is enough until the next poll
-            ready.set()
-
-        try:
-            while True:
-                ready.clear()
-                loop.add_reader(fd, wake)
-                await ready.wait()
-                if ranks := reader.poll():
+        with self.clone() as reader:
+            async with contextlib.aclosing(polled(reader)) as changes:
+                async for ranks in changes:
                     yield ranks
-        finally:
-            loop.remove_reader(fd)
-            reader.close()
 
     def __enter__(self) -> Self:
         """Give the reader itself."""
@@ -281,6 +269,29 @@ class Reader(_core.Reader[T], Generic[T]):
     ) -> None:
         """Close the reader."""
         self.close()
+
+
+async def polled(reader: Reader[Any]) -> AsyncGenerator[list[int], None]:
+    """Yield what ``reader.poll`` gives, each time that is anything; the reader's own cursor moves."""
+    import asyncio  # noqa: PLC0415  a reader that never awaits need not load it
+
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    fd = reader.fileno()
+
+    def wake() -> None:
+        loop.remove_reader(fd)  # level-triggered: one call is enough until the next poll
+        ready.set()
+
+    try:
+        while True:
+            ready.clear()
+            loop.add_reader(fd, wake)
+            await ready.wait()
+            if ranks := reader.poll():
+                yield ranks
+    finally:
+        loop.remove_reader(fd)
 
 
 def describe(schema: Any, codec: CodecName | None) -> tuple[str, CompiledSchema | None]:  # noqa: ANN401  as for Writer

@@ -13,7 +13,7 @@ from snapring.layout import Kind, SchemaText
 from snapring.load import SECTION_FIELDS, LoadSnapshot, Section
 from snapring.schema import compile_schema
 
-__all__ = ["Items", "check_extra", "items", "opening"]
+__all__ = ["Items", "check_extra", "items", "middle"]
 
 Items: TypeAlias = list[Any]
 """What a :class:`snapring._core.Document` is made of: (literal, source), or (literal, items, section)."""
@@ -106,7 +106,7 @@ def check_extra(extra: Mapping[str, object]) -> dict[str, object]:
     return dict(extra)
 
 
-def opening(version: str, ranks: int, extra: Mapping[str, object]) -> bytes:
-    """The envelope from behind its time to the first rank: ``","version":"0.1.0","ranks":8,...,"loads":[``."""
-    fields = {"version": version, "ranks": ranks, **extra}
-    return b'",' + msgspec.json.encode(fields)[1:-1] + b',"loads":['
+def middle(extra: Mapping[str, object]) -> bytes:
+    """The envelope from behind the number of ranks to the first rank: ``,...,"loads":[``."""
+    fields = msgspec.json.encode(extra)[1:-1]
+    return (b"," + fields if fields else b"") + b',"loads":['

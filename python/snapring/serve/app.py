@@ -55,7 +55,8 @@ class LoadsApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; the one for loads passes the framework by."""
-        if scope["type"] == "http" and path_of(scope) == LOADS:
+        path = path_of(scope) if scope.get("root_path") else scope.get("path")
+        if path == LOADS and scope["type"] == "http":
             await self.endpoint(scope, receive, send)
         else:
             await self._rest(scope, receive, send)

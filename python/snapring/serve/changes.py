@@ -10,6 +10,7 @@ from typing import Final
 from snapring.errors import SnapringError
 from snapring.load import Section
 from snapring.loads import Loads
+from snapring.ring import polled
 
 __all__ = ["Changes"]
 
@@ -37,6 +38,7 @@ class Changes:
 
     def __init__(self, loads: Loads, *, rate: float = 10.0) -> None:
         self._loads, self._pause_s = loads, 1.0 / rate
+        self._told = loads
         self._followers = 0
         self._task: asyncio.Task[None] | None = None
         self._changed: list[int] = []
@@ -56,7 +58,8 @@ class Changes:
                 self._wake()
             else:
                 self.news = asyncio.Event()  # whoever waits in the other loop cannot be reached from here
-            self._task = loop.create_task(self._follow(), name="snapring changes")
+            self._begin()
+            self._task = loop.create_task(self._follow(self._told), name="snapring changes")
         try:
             yield
         finally:
@@ -64,6 +67,17 @@ class Changes:
             if not self._followers and self._task is not None:
                 self._task.cancel()
                 self._task = None
+
+    def _begin(self) -> None:
+        """Look with a reader of its own, also for what is told.
+
+        Each reader notices a ring that was replaced or removed when it looks, once a second: what one notices, another
+        may not tell yet. The first poll comes before the first listener is told everything, so nothing is between them.
+        """
+        reader = self._loads.reader.clone()
+        self._told = self._loads.over(reader)
+        with contextlib.suppress(SnapringError):  # who follows it will say so
+            reader.poll()
 
     def event(self, include: frozenset[Section]) -> bytes:
         """The newest tick as an event: the ranks that changed in it, and those that went away."""
@@ -82,31 +96,32 @@ class Changes:
         more = b'"full":%b,"gone":[%b],' % (b"true" if full else b"false", gone)
         try:
             # The tag of an event is that of all ranks, of which the text then shows some.
-            whole = self._loads.json(include=include, more=more)
-            body = whole if full else self._loads.json(include=include, ranks=self._changed, more=more)
+            whole = self._told.json(include=include, more=more)
+            body = whole if full else self._told.json(include=include, ranks=self._changed, more=more)
         except SnapringError as error:
             return b"event: unreadable\ndata: %b\n\n" % " ".join(str(error).split()).encode()
         return b"event: loads\nid: %b\ndata: %b\n\n" % (whole.tag.encode(), body.content)
 
-    async def _follow(self) -> None:
-        """Take ticks for ever. Whatever goes wrong is told to the listeners, and followed again."""
+    async def _follow(self, loads: Loads) -> None:
+        """Take ticks until cancelled. Whatever goes wrong is told to the listeners, and followed again."""
         told = -1
-        while True:
-            try:
-                await self._take_ticks()
-            except SnapringError as error:
-                if told != self.tick:  # once for each time that it could be read before
-                    _LOG.warning("the ring %r cannot be read: %s", self._loads.reader.name, error)
-            except Exception:  # noqa: BLE001  listeners would wait for ever
-                _LOG.exception("the ring %r could not be followed; it is tried again", self._loads.reader.name)
-            self._turn([], [])
-            told = self.tick
-            await asyncio.sleep(RETRY_S)
+        with loads.reader:
+            while True:
+                try:
+                    await self._take_ticks(loads)
+                except SnapringError as error:
+                    if told != self.tick:  # once for each time that it could be read before
+                        _LOG.warning("the ring %r cannot be read: %s", loads.reader.name, error)
+                except Exception:  # noqa: BLE001  listeners would wait for ever
+                    _LOG.exception("the ring %r could not be followed; it is tried again", loads.reader.name)
+                self.tick += 1  # and another in the turn: what was missed is not known, so all get everything
+                self._turn([], [])
+                told = self.tick
+                await asyncio.sleep(RETRY_S)
 
-    async def _take_ticks(self) -> None:
+    async def _take_ticks(self, loads: Loads) -> None:
         """A tick for each change, and heartbeats between them; ends only by an error."""
-        reader = self._loads.reader
-        async with contextlib.aclosing(reader.changes()) as changes:
+        async with contextlib.aclosing(polled(loads.reader)) as changes:
             ahead: asyncio.Task[list[int]] | None = None
             due_s = 0.0
             try:
@@ -118,7 +133,7 @@ class Changes:
                         continue
                     ranks, ahead = ahead.result(), None
                     began_s = time.monotonic()
-                    there = self._loads.view().versions > 0
+                    there = loads.view().versions > 0
                     is_there = [rank < len(there) and bool(there[rank]) for rank in ranks]
                     self._turn(
                         [rank for rank, here in zip(ranks, is_there, strict=True) if here],

@@ -33,7 +33,7 @@ from snapring.errors import InvalidValue, SnapringError
 from snapring.layout import Kind, SchemaText
 from snapring.loads import Loads
 from snapring.serve.query import BadQuery, parse_query
-from snapring.serve.reply import JSON, AnswerResponse, error, whole
+from snapring.serve.reply import JSON, AnswerResponse, error, unreadable, whole
 
 __all__ = ["DEFAULT_FIELDS", "DEFAULT_LAST", "LONGEST", "MOST_VALUES", "routes"]
 
@@ -72,7 +72,7 @@ def routes(loads: Loads) -> list[Route]:
         except BadQuery as wrong:
             return error(wrong.code, str(wrong), wrong.valid)
         except SnapringError as problem:
-            return error(503, f"{type(problem).__name__}: {problem}")
+            return AnswerResponse(unreadable(problem))
         return AnswerResponse(whole(200, JSON, body))
 
     return [Route("/v1/loads/history", history)]
@@ -101,9 +101,10 @@ def _columns(loads: Loads, rank: int, last: int, names: tuple[str, ...]) -> byte
         rows: Any = loads.reader.history(rank, last)
     except SnapringError:  # of this rank alone, or the ring has just gone; others still have their say
         return None
-    if not len(rows):
+    # A ring that came since may hold no records, or others.
+    if isinstance(rows, list) or not len(rows):
         return None
-    known = rows.dtype.names  # of a ring that came since, perhaps
+    known = rows.dtype.names
     columns = {name: _plain(rows[name]) if name in known else [None] * len(rows) for name in names}
     return msgspec.json.encode({RANK: rank} | columns)
 
@@ -135,11 +136,12 @@ def _parse(text: bytes) -> HistoryQuery:
     """The parameters of a query string.
 
     Raises:
-        BadQuery: 422 for what should be a number and is none.
+        BadQuery: 422 for what should be a number and is none, and what `parse_query` raises.
     """
+    ranks = parse_query(text).ranks  # which also refuses a query that is too long
     given = dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True))
     fields = tuple(name for part in given.get("fields", "").split(",") if (name := part.strip()))
-    return HistoryQuery(parse_query(text).ranks, _last(given.get("last", "")), fields)
+    return HistoryQuery(ranks, _last(given.get("last", "")), fields)
 
 
 def _last(text: str) -> int:

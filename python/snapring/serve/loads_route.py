@@ -32,7 +32,8 @@ from snapring.serve.reply import (
 __all__ = ["LoadsRoute"]
 
 RECHECK_S: Final = 0.25
-"""How often a long-poll with a ``max_age`` of its own looks by itself: its states turn when no rank says anything."""
+"""How often a long-poll looks by itself: with a ``max_age`` of its own states turn when no rank says anything, and the
+reader here may notice later than the one that is followed that a ring is gone."""
 
 
 class LoadsRoute:
@@ -67,7 +68,8 @@ class LoadsRoute:
             if news is None:
                 return
             answer = news
-        await send_answer(send, answer)
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": answer.body})
 
     async def respond(self, request: Request) -> Response:
         """The response for a handler of FastAPI or Starlette; long-polls are left to the route itself."""
@@ -77,7 +79,7 @@ class LoadsRoute:
         """The answer to a query, at once; ``known`` is what ``If-None-Match`` says. Never raises for what was asked."""
         started_ns = time.perf_counter_ns()
         try:
-            answer = self._read(parse_query(query_string), known)
+            answer = self._read(parse_query(query_string) if query_string else EVERYTHING, known)
         except BadQuery as wrong:
             answer = failure(wrong.code, str(wrong), wrong.valid)
         except SnapringError as error:
@@ -136,11 +138,12 @@ class LoadsRoute:
                 if answer.status != NOT_MODIFIED or left_s <= 0:
                     return answer
                 try:
-                    await asyncio.wait_for(news.wait(), left_s if query.max_age is None else min(left_s, RECHECK_S))
+                    await asyncio.wait_for(news.wait(), min(left_s, RECHECK_S))
                 except TimeoutError:
                     continue
 
 
+EVERYTHING: Final = parse_query(b"")
 NOT_MODIFIED: Final = 304
 BAD: Final = 400
 JSON_TYPE: Final = (b"content-type", JSON)

@@ -13,7 +13,7 @@ use crate::slot::Stamp;
 use blake2::digest::consts::U8;
 use blake2::{Blake2b, Digest};
 
-pub use document::{Document, Part};
+pub use document::{Document, Part, Rendered};
 pub use exposition::{Exposition, Family, Sample, SampleValue};
 pub use source::Source;
 

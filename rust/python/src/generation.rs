@@ -7,6 +7,7 @@ use pyo3::sync::PyOnceLock;
 use snapring_core::layout::cell;
 use snapring_core::record::{self, Place};
 use snapring_core::schema::Fill;
+use snapring_core::text::Rows;
 use snapring_core::{Ask, Codec, Error, Field, Reading, Ring, State};
 use std::sync::Arc;
 
@@ -71,6 +72,33 @@ impl Generation {
         rows
     }
 
+    /// The stamps of all ranks, as [`Self::read_all`] has them before the payloads; whether a payload is sound shows only
+    /// there.
+    pub(crate) fn stamps(&self) -> Vec<u64> {
+        let mut rows = vec![u64::MAX; cell::PAYLOAD * self.ring.ranks() as usize];
+        self.ring.read_all(&mut rows, cell::PAYLOAD, |_, row, outcome| {
+            if !matches!(outcome, Ok(true)) {
+                row[0] = if matches!(outcome, Ok(false)) { 0 } else { FAULT };
+                row[cell::VERSION] = 0;
+            }
+        });
+        rows
+    }
+
+    /// Shows `look` rows of `row_words` words with their states as of `now_ns`, where a living rank is STALE from
+    /// `max_age_ns` on.
+    pub(crate) fn with_rows<T>(
+        &self,
+        words: &[u64],
+        row_words: usize,
+        max_age_ns: Option<u64>,
+        now_ns: u64,
+        look: impl FnOnce(&Rows<'_>) -> T,
+    ) -> PyResult<T> {
+        let states = self.states(words, row_words, max_age_ns.unwrap_or(self.max_age_ns), now_ns)?;
+        Ok(look(&Rows { words, row_words, states: &states, nonce: self.ring.header.nonce, now_ns }))
+    }
+
     /// Reads `rank` into `row`, false when it never published; refuses a record that names another rank than its slot's.
     #[inline]
     pub(crate) fn read(&self, rank: u32, row: &mut [u64]) -> PyResult<bool> {
@@ -95,8 +123,8 @@ impl Generation {
         self.ring.state(rank, reading, self.max_age_ns, ask).or_raise()
     }
 
-    /// States of all rows of [`Self::read_all`], as of `now_ns`.
-    pub(crate) fn states(&self, rows: &[u64], max_age_ns: u64, now_ns: u64) -> PyResult<Vec<State>> {
+    /// States of all rows, of `row_words` words each, as of `now_ns`.
+    pub(crate) fn states(&self, rows: &[u64], row_words: usize, max_age_ns: u64, now_ns: u64) -> PyResult<Vec<State>> {
         let state = |(rank, row): (u32, &[u64])| {
             if row[0] == FAULT {
                 // It published something: a living writer's rank is STALE, any other's DEAD.
@@ -109,7 +137,7 @@ impl Generation {
             let reading = Reading::of(row);
             self.ring.state_at(rank, reading.as_ref(), max_age_ns, Ask::Recent, now_ns).or_raise()
         };
-        (0u32..).zip(rows.chunks_exact(self.row_words)).map(state).collect()
+        (0u32..).zip(rows.chunks_exact(row_words)).map(state).collect()
     }
 
     /// Identity of the file, 32 hex digits.

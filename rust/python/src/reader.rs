@@ -36,7 +36,7 @@ pub(crate) struct Reader {
 impl Reader {
     /// The generation to read now.
     #[inline]
-    fn generation(&self, py: Python<'_>) -> PyResult<Option<Py<Generation>>> {
+    pub(crate) fn generation(&self, py: Python<'_>) -> PyResult<Option<Py<Generation>>> {
         match &*self.generation.load() {
             Some(generation) if self.core.is_fresh(&generation.get().ring) => Ok(Some(generation.clone_ref(py))),
             _ => self.look(py),

@@ -76,7 +76,7 @@ impl View {
 
     fn states(&self) -> PyResult<Vec<State>> {
         let now_ns = clock::mono_ns();
-        let states = |at: &Generation| at.states(self.words.get().words(), at.max_age_ns, now_ns);
+        let states = |at: &Generation| at.states(self.words.get().words(), at.row_words, at.max_age_ns, now_ns);
         self.generation().map_or(Ok(Vec::new()), states)
     }
 
@@ -100,10 +100,7 @@ impl View {
         let Some(generation) = self.generation() else {
             return Ok(look(&Rows { words: &[], row_words: 1, states: &[], nonce: [0; 2], now_ns }));
         };
-        let words = self.words.get().words();
-        let states = generation.states(words, max_age_ns.unwrap_or(generation.max_age_ns), now_ns)?;
-        let (row_words, nonce) = (generation.row_words, generation.ring.header.nonce);
-        Ok(look(&Rows { words, row_words, states: &states, nonce, now_ns }))
+        generation.with_rows(self.words.get().words(), generation.row_words, max_age_ns, now_ns, look)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Row, Rows, Source, age_s, push_finite, tag};
 use crate::record::{self, Place};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A part of a rank's object. Literals hold what stands before a value, but for the comma: which part comes first is
 /// known only when the sections that a rank reports are.
@@ -39,6 +39,17 @@ struct Kept {
     nonce: [u64; 2],
     ranks: Vec<Object>,
     tag: Option<String>,
+    /// Counts the changes.
+    edition: u64,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// 16 hex digits that differ where the generation or a shown rank's epoch, version or state does.
+    pub tag: String,
+    /// Grows with each change of any rank.
+    pub edition: u64,
 }
 
 /// One rank's object; empty where it never published.
@@ -62,21 +73,29 @@ impl Document {
         Self { parts, kept: Mutex::default() }
     }
 
-    /// Appends the objects of the ranks that have published, and gives the tag of what they say.
+    /// The edition of what is kept, where that is the text of all `rows`, of which stamps alone suffice here.
+    pub fn edition(&self, rows: &Rows<'_>) -> Option<u64> {
+        let kept = self.kept();
+        kept.is_of(rows).then_some(kept.edition)
+    }
+
+    /// As [`Self::render`], where the text of all `rows` is kept, of which stamps alone suffice here; else `None`.
+    pub fn render_kept(&self, rows: &Rows<'_>, ranks: Option<&[u32]>, out: &mut Vec<u8>) -> Option<Rendered> {
+        let mut kept = self.kept();
+        kept.is_of(rows).then(|| kept.render(rows.now_ns, ranks, out))
+    }
+
+    /// Appends the objects of the ranks that have published.
     ///
     /// With `ranks`, of these only, in that order; ranks that do not exist are passed over.
-    pub fn render(&self, rows: &Rows<'_>, ranks: Option<&[u32]>, out: &mut Vec<u8>) -> String {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn render(&self, rows: &Rows<'_>, ranks: Option<&[u32]>, out: &mut Vec<u8>) -> Rendered {
+        let mut kept = self.kept();
         kept.update(&self.parts, rows);
-        if let Some(ranks) = ranks {
-            let chosen = || ranks.iter().filter_map(|&rank| kept.ranks.get(rank as usize));
-            join(chosen(), rows.now_ns, out);
-            return tag(kept.nonce, chosen().map(|object| object.identity));
-        }
-        out.reserve(kept.ranks.iter().map(|object| object.text.room()).sum());
-        join(kept.ranks.iter(), rows.now_ns, out);
-        let Kept { nonce, ranks, tag: known } = &mut *kept;
-        known.get_or_insert_with(|| tag(*nonce, ranks.iter().map(|object| object.identity))).clone()
+        kept.render(rows.now_ns, ranks, out)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,9 +111,30 @@ fn join<'a>(objects: impl Iterator<Item = &'a Object>, now_ns: u64, out: &mut Ve
 }
 
 impl Kept {
+    fn is_of(&self, rows: &Rows<'_>) -> bool {
+        self.nonce == rows.nonce
+            && self.ranks.len() == rows.states.len()
+            && self.ranks.iter().zip(rows.iter()).all(|(object, row)| object.identity == row.identity())
+    }
+
+    fn render(&mut self, now_ns: u64, ranks: Option<&[u32]>, out: &mut Vec<u8>) -> Rendered {
+        let Self { nonce, ranks: objects, tag: known, edition } = self;
+        let tag = if let Some(ranks) = ranks {
+            let chosen = || ranks.iter().filter_map(|&rank| objects.get(rank as usize));
+            join(chosen(), now_ns, out);
+            tag(*nonce, chosen().map(|object| object.identity))
+        } else {
+            out.reserve(objects.iter().map(|object| object.text.room()).sum());
+            join(objects.iter(), now_ns, out);
+            known.get_or_insert_with(|| tag(*nonce, objects.iter().map(|object| object.identity))).clone()
+        };
+        Rendered { tag, edition: *edition }
+    }
+
     fn update(&mut self, parts: &[Part], rows: &Rows<'_>) {
         if self.nonce != rows.nonce || self.ranks.len() != rows.states.len() {
-            *self = Self { nonce: rows.nonce, ranks: vec![Object::default(); rows.states.len()], tag: None };
+            let ranks = vec![Object::default(); rows.states.len()];
+            *self = Self { nonce: rows.nonce, ranks, tag: None, edition: self.edition + 1 };
         }
         for (object, row) in self.ranks.iter_mut().zip(rows.iter()) {
             let identity = row.identity();
@@ -102,6 +142,7 @@ impl Kept {
                 object.identity = identity;
                 object.text.write(parts, &row);
                 self.tag = None;
+                self.edition += 1;
             }
         }
     }
