@@ -252,7 +252,7 @@ def test_a_ring_of_something_else(ring_dir: Path) -> None:
         done = command("export", "llama", "--json")
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert "needs records" in done.stderr
+    assert "only records can be served" in done.stderr
 
 
 def test_a_dashboard() -> None:

@@ -174,3 +174,18 @@ def test_numpy_numbers_are_numbers(ring_dir: Path) -> None:
 
     assert snap is not None
     assert (snap["num_running_reqs"], snap["token_usage"]) == (7, 0.25)
+
+
+@pytest.mark.usefixtures("ring_dir")
+def test_clone_has_a_cursor_of_its_own() -> None:
+    """A clone reads the same ring with the same options, and sees as new what the first one has polled already."""
+    with Writer("twice", rank=0, ranks=1, job="a") as writer, Reader("twice", max_age=7.0, job="a") as reader:
+        writer.publish(LoadSnapshot(num_running_reqs=3))
+        first = reader.poll()
+
+        with reader.clone() as clone:
+            again, snapshot, max_age = clone.poll(), clone.read(0), clone.max_age
+
+    assert (first, again) == ([0], [0])
+    assert snapshot is not None
+    assert (snapshot.value.num_running_reqs, max_age) == (3, 7.0)
