@@ -128,13 +128,14 @@ class Loads:
         head = self._head if now_ms == self._head_ms else self._new_head(now_ms)
         middle = self._middle if not more else self._with(more)
         try:
-            document = self._documents[include]
-            content, tag = document.render(self.reader, head, middle, self._salt, ranks=ranks, max_age=max_age)
-        except (KeyError, LayoutMismatch):  # not compiled yet, or for another schema
-            compiled = self._compile(include)
-            if compiled is None:
-                return Body(head + b"0" + middle + b"]}", NO_RING + self._salt)
-            content, tag = compiled.render(self.reader, head, middle, self._salt, ranks=ranks, max_age=max_age)
+            try:
+                document = self._documents[include]
+                content, tag = document.render(self.reader, head, middle, self._salt, ranks=ranks, max_age=max_age)
+            except (KeyError, LayoutMismatch):  # not compiled yet, or for another schema
+                compiled = self._compile(include)
+                if compiled is None:
+                    return Body(head + b"0" + middle + b"]}", NO_RING + self._salt)
+                content, tag = compiled.render(self.reader, head, middle, self._salt, ranks=ranks, max_age=max_age)
         except SnapringError:
             self._failed += 1
             raise
@@ -177,11 +178,7 @@ class Loads:
 
     def _compile(self, include: frozenset[Section]) -> Document | None:
         """What writes the ring that there is now; None while there is none. Keeps few sets of sections at a time."""
-        try:
-            schema_text = self.reader.schema_text
-        except SnapringError:
-            self._failed += 1
-            raise
+        schema_text = self.reader.schema_text
         if schema_text is None:
             return None
         document = Document(schema_text, items(schema_text, include))

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, over
 import msgspec
 
 from snapring import _core
-from snapring.errors import InvalidValue, RingNotFound
+from snapring.errors import InvalidValue, LayoutMismatch, RingNotFound, RingUntrusted
 from snapring.layout import SchemaText, class_from_schema
 from snapring.load import LoadSnapshot
 from snapring.schema import CompiledSchema, compile_schema
@@ -234,20 +234,28 @@ class Reader(_core.Reader[T], Generic[T]):
     ) -> Self:
         """Attach if there is something to attach to."""
         text, source = _decoding(schema, codec)
+        # As of now: a clone opens this place too, whatever becomes of the environment and of the working directory. Links
+        # stay links, for it to refuse.
+        named = directory or os.environ.get("SNAPRING_DIR") or f"/dev/shm/snapring-{os.geteuid()}"  # noqa: S108
+        place = os.path.abspath(named)  # noqa: PTH100
         self = super().__new__(cls, name, text, source, max_age=max_age, job=job, dir=directory, allow_disk=allow_disk)
         if must_exist and self.ranks is None:
-            place = directory or os.environ.get("SNAPRING_DIR") or f"/dev/shm/snapring-{os.geteuid()}"  # noqa: S108
             message = (
                 f"no ring {name!r} in {place}; start a writer for it, or set SNAPRING_DIR to where its writers run"
             )
             raise RingNotFound(message)
         self._same = lambda: Reader(
-            name, schema=schema, codec=codec, max_age=max_age, job=job, directory=directory, allow_disk=allow_disk
+            name, schema=schema, codec=codec, max_age=max_age, job=job, directory=place, allow_disk=allow_disk
         )
         return self
 
     def clone(self) -> "Reader[T]":
-        """Open another reader of the same ring with the same options; its cursor, for ``poll``, starts from nothing."""
+        """Open another reader of the same ring with the same options; its cursor, for ``poll``, starts from nothing.
+
+        Raises HandleClosed where this one is closed, and otherwise only what the system refuses.
+        """
+        with contextlib.suppress(LayoutMismatch, RingUntrusted):
+            _ = self.ranks  # a closed one says so
         return self._same()
 
     async def changes(self) -> AsyncGenerator[list[int], None]:

@@ -4,6 +4,7 @@ Pure. The native :class:`snapring._core.Document` writes the values; a test hold
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -28,6 +29,7 @@ UNWRITTEN: Final = Kind.BYTES
 """Fields of this kind are left out: JSON has no bytes."""
 
 
+@lru_cache(maxsize=128)
 def items(schema_text: str, include: frozenset[Section]) -> Items:
     """What to write of each rank of a ring with this schema.
 

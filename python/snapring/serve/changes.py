@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Final
 
-from snapring.errors import SnapringError
+from snapring.errors import HandleClosed, SnapringError
 from snapring.load import Section
 from snapring.loads import Loads
 from snapring.ring import polled
@@ -51,33 +51,43 @@ class Changes:
     @contextlib.asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
         """Follow the ring until the block ends; blocks may overlap, also in many tasks."""
-        self._followers += 1
         loop = asyncio.get_running_loop()
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
-            if self._task is None or self._task.get_loop() is loop:
-                self._wake()
-            else:
-                self.news = asyncio.Event()  # whoever waits in the other loop cannot be reached from here
-            self._begin()
-            self._task = loop.create_task(self._follow(self._told), name="snapring changes")
+            self._begin(loop)
+        task = self._task
+        self._followers += 1
         try:
             yield
         finally:
-            self._followers -= 1
-            if not self._followers and self._task is not None:
-                self._task.cancel()
-                self._task = None
+            if self._task is task:  # else another loop has begun anew, after this one ended or was left by a fork
+                self._followers -= 1
+                if not self._followers:
+                    self._end()
 
-    def _begin(self) -> None:
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look with a reader of its own, also for what is told.
 
         Each reader notices a ring that was replaced or removed when it looks, once a second: what one notices, another
         may not tell yet. The first poll comes before the first listener is told everything, so nothing is between them.
         """
-        reader = self._loads.reader.clone()
-        self._told = self._loads.over(reader)
+        try:
+            reader = self._loads.reader.clone()
+        except HandleClosed:
+            reader = self._loads.reader  # every look will say so
+        told = self._loads.over(reader)
         with contextlib.suppress(SnapringError):  # who follows it will say so
             reader.poll()
+        if self._task is None or self._task.get_loop() is loop:
+            self._wake()
+        else:
+            self.news = asyncio.Event()  # whoever waits in the other loop cannot be reached from here
+        self._told, self._followers = told, 0
+        self._task = loop.create_task(self._follow(told), name="snapring changes")
+
+    def _end(self) -> None:
+        task, self._task = self._task, None
+        if task is not None and not task.get_loop().is_closed():
+            task.cancel()
 
     def event(self, include: frozenset[Section]) -> bytes:
         """The newest tick as an event: the ranks that changed in it, and those that went away."""
@@ -104,23 +114,27 @@ class Changes:
 
     async def _follow(self, loads: Loads) -> None:
         """Take ticks until cancelled. Whatever goes wrong is told to the listeners, and followed again."""
-        told = -1
+        failed = False
         with loads.reader:
             while True:
                 try:
+                    if failed:
+                        loads.view()
+                        self._tell_all()  # it can be read again, though perhaps nothing in it has changed
+                        failed = False
                     await self._take_ticks(loads)
                 except SnapringError as error:
-                    if told != self.tick:  # once for each time that it could be read before
+                    if not failed:
                         _LOG.warning("the ring %r cannot be read: %s", loads.reader.name, error)
                 except Exception:  # noqa: BLE001  listeners would wait for ever
                     _LOG.exception("the ring %r could not be followed; it is tried again", loads.reader.name)
-                self.tick += 1  # and another in the turn: what was missed is not known, so all get everything
-                self._turn([], [])
-                told = self.tick
+                failed = True
+                self._tell_all()
                 await asyncio.sleep(RETRY_S)
 
     async def _take_ticks(self, loads: Loads) -> None:
         """A tick for each change, and heartbeats between them; ends only by an error."""
+        loop = asyncio.get_running_loop()
         async with contextlib.aclosing(polled(loads.reader)) as changes:
             ahead: asyncio.Task[list[int]] | None = None
             due_s = 0.0
@@ -143,9 +157,14 @@ class Changes:
                     due_s = (due_s if began_s - due_s < self._pause_s else began_s) + self._pause_s
                     await asyncio.sleep(due_s - time.monotonic())
             finally:
-                if ahead is not None:
+                if ahead is not None and not loop.is_closed():
                     ahead.cancel()
                     await asyncio.wait({ahead})
+
+    def _tell_all(self) -> None:
+        """Let every listener think that it missed a tick, so that it is told everything."""
+        self.tick += 1
+        self._turn([], [])
 
     def _turn(self, changed: list[int], gone: list[int]) -> None:
         self._changed, self._gone = changed, gone

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 from starlette.requests import Request
@@ -137,10 +138,10 @@ class LoadsRoute:
                 left_s = until_s - time.monotonic()
                 if answer.status != NOT_MODIFIED or left_s <= 0:
                     return answer
-                try:
-                    await asyncio.wait_for(news.wait(), min(left_s, RECHECK_S))
-                except TimeoutError:
-                    continue
+                # Not wait_for, which before Python 3.12 may swallow that the client is gone.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(left_s, RECHECK_S)):
+                        await news.wait()
 
 
 EVERYTHING: Final = parse_query(b"")

@@ -1,7 +1,7 @@
 """``GET /v1/loads/stream``: server-sent events, for pages and dashboards that want news without asking."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Final
 
 from starlette.routing import Route
@@ -62,9 +62,11 @@ class StreamRoute:
 
     async def _send_events(self, send: Send, include: frozenset[Section]) -> None:
         async with aclosing(events(self._changes, include)) as stream:
-            with suppress(OSError, RuntimeError):  # what servers raise who write to a client that has hung up
-                async for event in stream:
+            async for event in stream:
+                try:
                     await send({"type": "http.response.body", "body": event, "more_body": True})
+                except (OSError, RuntimeError):  # what servers raise who write to a client that has hung up
+                    return
 
 
 def _check(query: LoadsQuery) -> None:

@@ -63,7 +63,8 @@ impl Row<'_> {
         self.words[cell::EPOCH]
     }
 
-    /// What differs where the rank's snapshot or state does, within a generation; never all zeros.
+    /// What differs where the rank's snapshot or state does, within a generation; never all zeros. Who scribbles over its
+    /// own slot without a new version may go on being shown as before.
     fn identity(&self) -> [u64; 3] {
         [self.state as u64 + 1, self.epoch(), self.version()]
     }

@@ -111,7 +111,7 @@ impl Generation {
 
     /// False when the record says that it is another rank's.
     #[inline]
-    fn names_itself(&self, rank: u32, row: &[u64]) -> bool {
+    pub(crate) fn names_itself(&self, rank: u32, row: &[u64]) -> bool {
         self.rank_place.is_none_or(|place| {
             let payload = &row[cell::PAYLOAD..];
             !record::is_present(payload, place) || record::get_int(payload, place) == i64::from(rank)
@@ -154,7 +154,7 @@ pub(crate) fn row_dtype(py: Python<'_>, text: &str) -> PyResult<Py<PyAny>> {
 }
 
 #[cold]
-fn foreign_rank(rank: u32) -> PyErr {
+pub(crate) fn foreign_rank(rank: u32) -> PyErr {
     from_core(Error::Untrusted(format!(
         "the record in slot {rank} names another rank: something else wrote to this ring"
     )))

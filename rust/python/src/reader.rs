@@ -3,7 +3,7 @@
 use crate::buffer::Words;
 use crate::codec::Source;
 use crate::error::{InvalidValue, OrRaise};
-use crate::generation::{Generation, row_dtype};
+use crate::generation::{Generation, foreign_rank, row_dtype};
 use crate::snapshot::{Batch, Snapshot};
 use crate::state::state_object;
 use crate::view::{self, View, frombuffer};
@@ -238,6 +238,9 @@ impl Reader {
         let words = generation.row_words;
         let rows = generation.ring.slot(rank).history(last.count("last")?, words);
         if generation.ring.header.schema.codec() == Codec::Record {
+            if !rows.chunks_exact(words).all(|row| generation.names_itself(rank, row)) {
+                return Err(foreign_rank(rank));
+            }
             let dtype = generation.dtype(py)?.bind(py);
             if rows.is_empty() {
                 return Ok(py.import("numpy")?.call_method1("empty", (0, dtype))?.unbind());

@@ -280,6 +280,26 @@ def test_an_unreadable_ring_is_an_event(ring_dir: Path) -> None:
     assert "records" in event["data"]
 
 
+def test_a_ring_that_can_be_read_again(
+    site: Site, ring_dir: Path, writer: Writer[LoadSnapshot], tmp_path: Path
+) -> None:
+    """When what stood in the way is gone, listeners are told everything, though nothing in the ring has changed."""
+    with closing(Events(site)) as stream:
+        stream.loads()
+        (ring_dir / "live.ring").rename(ring_dir / "aside")
+        (ring_dir / "live.ring").touch(mode=0o600)
+        (ring_dir / "live.ring").chmod(0o666)
+        while stream.next()["event"] != "unreadable":
+            pass
+
+        (ring_dir / "aside").replace(ring_dir / "live.ring")
+        while (event := stream.next())["event"] != "loads":
+            pass
+
+    document = json.loads(event["data"])
+    assert (document["full"], running(document)) == (True, {0: 1})
+
+
 def test_an_unchanged_tag_is_304(site: Site, writer: Writer[LoadSnapshot]) -> None:
     """The tag stands for what is told, ages aside: 304 until a rank changes, with and without W/, and in lists."""
     tag = site.get("/v1/loads").headers["etag"]

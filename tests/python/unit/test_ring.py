@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 import snapring
-from snapring import LoadSnapshot, Reader, State, Writer
+from snapring import HandleClosed, LoadSnapshot, Reader, State, Writer
 
 
 def test_what_is_published_is_read(ring_dir: Path) -> None:
@@ -174,6 +174,32 @@ def test_numpy_numbers_are_numbers(ring_dir: Path) -> None:
 
     assert snap is not None
     assert (snap["num_running_reqs"], snap["token_usage"]) == (7, 0.25)
+
+
+def test_clone_stays_where_it_is(ring_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone reads the ring of the first one, whatever became of the environment and of the working directory."""
+    monkeypatch.chdir(ring_dir.parent)
+    with Writer("twice", rank=0, ranks=1) as writer:
+        writer.publish(LoadSnapshot(num_running_reqs=3))
+        found = []
+        for directory in (None, ring_dir.name):
+            reader = Reader("twice", directory=directory)
+            with monkeypatch.context() as later:
+                later.setenv("SNAPRING_DIR", str(tmp_path))
+                later.chdir("/")
+                found.append(reader.clone().read(0))
+
+    assert [snapshot and snapshot.value.num_running_reqs for snapshot in found] == [3, 3]
+
+
+@pytest.mark.usefixtures("ring_dir")
+def test_clone_of_a_closed_reader() -> None:
+    """What is closed opens nothing any more."""
+    reader = Reader("twice")
+    reader.close()
+
+    with pytest.raises(HandleClosed):
+        reader.clone()
 
 
 @pytest.mark.usefixtures("ring_dir")
