@@ -234,8 +234,8 @@ class Reader(_core.Reader[T], Generic[T]):
     ) -> Self:
         """Attach if there is something to attach to."""
         text, source = _decoding(schema, codec)
-        # As of now: a clone opens this place too, whatever becomes of the environment and of the working directory. Links
-        # stay links, for it to refuse.
+        # As of now: a clone opens this place too, whatever becomes of the environment and of the working directory.
+        # Links stay links, for it to refuse.
         named = directory or os.environ.get("SNAPRING_DIR") or f"/dev/shm/snapring-{os.geteuid()}"  # noqa: S108
         place = os.path.abspath(named)  # noqa: PTH100
         self = super().__new__(cls, name, text, source, max_age=max_age, job=job, dir=directory, allow_disk=allow_disk)
