@@ -222,7 +222,7 @@ fn sample(source: &str, scale: f64) -> Sample {
 }
 
 fn scrape(samples: Vec<Sample>, words: &[u64], states: &[State]) -> String {
-    let family = Family { header: b"# TYPE m gauge\n".as_slice().into(), is_counter: false, samples };
+    let family = Family { header: b"# TYPE m gauge\n".as_slice().into(), is_counter: false, is_load: false, samples };
     let mut out = Vec::new();
     Exposition::new(vec![family]).render(&rows(words, states), None, &mut out);
     String::from_utf8(out).unwrap()
@@ -253,6 +253,25 @@ fn a_family_without_a_sample_is_left_out() {
     for source in ["running", "moments[2]", "mode=", "no_such_field"] {
         assert_eq!(scrape(vec![sample(source, 1.0)], &row(&[]), &[State::Live]), "", "{source}");
     }
+}
+
+#[test]
+fn the_load_of_a_dead_rank_is_not_told() {
+    let words: Vec<u64> = (0..2).flat_map(|_| row(&[("running", Value::Int(1))])).collect();
+    let family = |is_load| Family {
+        header: b"# TYPE m gauge\n".as_slice().into(),
+        is_counter: false,
+        is_load,
+        samples: vec![sample("running", 1.0)],
+    };
+    let text = |is_load| {
+        let mut out = Vec::new();
+        Exposition::new(vec![family(is_load)]).render(&rows(&words, &[State::Dead, State::Stale]), None, &mut out);
+        String::from_utf8(out).unwrap()
+    };
+
+    assert_eq!(text(true), "# TYPE m gauge\nm{rank=\"1\"} 1\n");
+    assert_eq!(text(false), "# TYPE m gauge\nm{rank=\"0\"} 1\nm{rank=\"1\"} 1\n");
 }
 
 #[test]

@@ -301,12 +301,12 @@ class Document:
         max_age: float | None = None,
     ) -> tuple[bytes, str]: ...
 
-# Constructed by snapring.formats.as_prometheus: a family is its header, whether it is a counter, and samples; a sample
-# is what stands before and after the rank, the source of the value, and a factor.
+# Constructed by snapring.formats.as_prometheus: a family is its header, whether it is a counter, whether it is a load,
+# which dead ranks lack, and samples; a sample is what stands before and after the rank, the source, and a factor.
 @final
 class Exposition:
     def __new__(
-        cls, schema_text: str, families: list[tuple[bytes, bool, list[tuple[bytes, bytes, str, float]]]]
+        cls, schema_text: str, families: list[tuple[bytes, bool, bool, list[tuple[bytes, bytes, str, float]]]]
     ) -> Self: ...
     @property
     def contended(self) -> int: ...

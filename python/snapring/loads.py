@@ -12,7 +12,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from snapring._core import Document, Exposition, Snapshot, View, __version__
-from snapring.errors import LayoutMismatch, SnapringError
+from snapring.errors import InvalidValue, LayoutMismatch, SnapringError
 from snapring.formats.as_json import check_extra, items, middle
 from snapring.formats.as_prometheus import ending, plan
 from snapring.formats.metrics import Metric, families_of, split_source
@@ -20,7 +20,7 @@ from snapring.formats.profiles import profile_named
 from snapring.load import SECTION_FIELDS, Section
 from snapring.ring import Reader
 
-__all__ = ["ALL_SECTIONS", "Body", "Loads"]
+__all__ = ["ALL_SECTIONS", "Body", "Loads", "check_reader"]
 
 ALL_SECTIONS: Final = frozenset(Section)
 """What ``include`` means by default."""
@@ -69,12 +69,12 @@ class Loads:
         extra: Mapping[str, object] | None = None,
     ) -> None:
         """Read nothing yet."""
-        self.reader = reader
+        self.reader = check_reader(reader)
         self.labels = dict(labels or {})
         self._extra = check_extra(extra or {})
         self._documents: dict[frozenset[Section], Document] = {}
         self._expositions: dict[tuple[str, bool, frozenset[Section]], Exposition] = {}
-        self._middle = middle(self._extra)
+        self._middle = middle(reader.name, self._extra)
         self._salt = f"{zlib.crc32(self._middle + __version__.encode()):08x}"
         self._head_ms, self._head = 0, b""
         self._contended = 0
@@ -111,7 +111,7 @@ class Loads:
         max_age: float | None = None,
         more: bytes = b"",
     ) -> Body:
-        """The document of ``/v1/loads``: ``{"timestamp", "version", "ranks", "loads": [...]}``.
+        """The document of ``/v1/loads``: ``{"timestamp", "version", "ranks", "ring", "loads": [...]}``.
 
         Parameters
         ----------
@@ -201,6 +201,13 @@ class Loads:
 
     def _with(self, more: bytes) -> bytes:
         return b"," + more.removesuffix(b",") + self._middle
+
+
+def check_reader(reader: Reader[Any]) -> Reader[Any]:
+    """The reader, if it is one: a name in its place would be noticed at the first request only, if at all."""
+    if not isinstance(reader, Reader):
+        raise InvalidValue(f"the reader is {reader!r}; open one: snapring.Reader({str(reader)!r})")
+    return reader
 
 
 def _chosen(metrics: tuple[Metric, ...], include: frozenset[Section]) -> tuple[Metric, ...]:

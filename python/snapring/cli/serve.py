@@ -25,9 +25,10 @@ EPILOG: Final = """\
 /healthz /readyz   for whoever restarts or routes; these need no token
 
 The token is sent as "Authorization: Bearer TOKEN", or as a password, which a
-browser asks for. Its file has mode 0600 and one line. Where other hosts can
-connect, a token is needed, and --cert and --key keep it secret on the way.
-SNAPRING_DEBUG=1 logs to standard error.
+browser asks for. Its file has mode 0600 and one line; without one it is
+$SNAPRING_TOKEN, if that is set. Where other hosts can connect, a token is
+needed, and --cert and --key keep it secret on the way. SNAPRING_DEBUG=1 logs
+to standard error.
 
 examples:
   snapring serve llama
@@ -113,12 +114,13 @@ def access_of(args: argparse.Namespace) -> "tuple[Bind, str | None, ssl.SSLConte
         raise InvalidValue("--cert and --key belong together; give both or none")
     if args.token_file is not None and args.insecure:
         raise InvalidValue("--token-file and --insecure exclude each other; choose one")
+    given = os.environ.get("SNAPRING_TOKEN", "")
     local = is_local(bind)
-    if not local and args.token_file is None and not args.insecure:
+    if not local and args.token_file is None and not given and not args.insecure:
         raise InvalidValue(
             f"other hosts can connect to {args.bind}; add --token-file, or --insecure to let anybody read"
         )
-    token = None if args.token_file is None else read_token(args.token_file)
+    token = given or None if args.token_file is None else read_token(args.token_file)
     tls = None if args.cert is None else tls_context(args.cert, args.key)
     if not local and token is not None and tls is None:
         output.note("the token goes over the network in the clear; --cert and --key would hide it")

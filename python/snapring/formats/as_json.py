@@ -87,7 +87,7 @@ def _object(keys: list[tuple[str, str]], kinds: Mapping[str, Kind], inside: Call
     return found
 
 
-OWN: Final = frozenset({"timestamp", "version", "ranks", "full", "gone", "loads"})
+OWN: Final = frozenset({"timestamp", "version", "ranks", "ring", "full", "gone", "loads"})
 """Members of the envelope that are ours."""
 
 
@@ -108,7 +108,6 @@ def check_extra(extra: Mapping[str, object]) -> dict[str, object]:
     return dict(extra)
 
 
-def middle(extra: Mapping[str, object]) -> bytes:
-    """The envelope from behind the number of ranks to the first rank: ``,...,"loads":[``."""
-    fields = msgspec.json.encode(extra)[1:-1]
-    return (b"," + fields if fields else b"") + b',"loads":['
+def middle(ring: str, extra: Mapping[str, object]) -> bytes:
+    """The envelope from behind the number of ranks to the first rank: ``,"ring":"llama",...,"loads":[``."""
+    return b"," + msgspec.json.encode({"ring": ring, **extra})[1:-1] + b',"loads":['

@@ -17,15 +17,15 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from snapring.errors import InvalidValue
-from snapring.formats.metrics import STATES, Metric
+from snapring.formats.metrics import STATES, Metric, is_load
 
 __all__ = ["RANK_LABEL", "Family", "Sample", "check_labels", "content_type", "ending", "plan"]
 
 Sample = tuple[bytes, bytes, str, float]
 """What stands before the rank, what stands after it, the source and its scale."""
 
-Family = tuple[bytes, bool, list[Sample]]
-"""Header lines, whether it is a counter, and samples; without any sample a family is left out, headers too."""
+Family = tuple[bytes, bool, bool, list[Sample]]
+"""Header lines, whether it is a counter and whether a load, and samples; without any the family is left out."""
 
 RANK_LABEL: Final = "dp_rank"
 
@@ -58,7 +58,10 @@ def plan(metrics: Iterable[Metric], labels: Mapping[str, str], openmetrics: bool
     metrics = tuple(metrics)
     check_labels(labels, metrics)
     constant = "".join(f',{name}="{_escape_value(labels[name])}"' for name in sorted(labels))
-    return [(_header(metric, openmetrics), metric.type == "counter", _samples(metric, constant)) for metric in metrics]
+    return [
+        (_header(metric, openmetrics), metric.type == "counter", is_load(metric), _samples(metric, constant))
+        for metric in metrics
+    ]
 
 
 def check_labels(labels: Mapping[str, str], metrics: Iterable[Metric]) -> None:

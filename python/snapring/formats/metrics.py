@@ -17,7 +17,7 @@ from msgspec import Struct
 from snapring.layout import FieldText, Kind, SchemaText
 from snapring.state import State
 
-__all__ = ["METRICS", "SELF_METRICS", "STATES", "Metric", "MetricType", "families_of", "split_source"]
+__all__ = ["METRICS", "SELF_METRICS", "STATES", "Metric", "MetricType", "families_of", "is_load", "split_source"]
 
 MetricType = Literal["gauge", "counter", "info", "stateset"]
 
@@ -253,6 +253,14 @@ def split_source(source: str) -> tuple[str, int | None]:
     """The field of a source and the item in it: ``("decode_moments", 5)``, or None for a field that is no list."""
     match = _ITEM.fullmatch(source)
     return (source, None) if match is None else (match[1], int(match[2]))
+
+
+def is_load(metric: Metric) -> bool:
+    """Whether it tells of the rank's load now, which is not told of a DEAD rank: it would stand in every sum for ever.
+
+    What a rank has done so far, and what the ring knows of it, stay.
+    """
+    return metric.type == "gauge" and not metric.source.startswith("$") and metric.source != "timestamp"
 
 
 def families_of(metrics: Iterable[Metric], schema_text: str) -> tuple[Metric, ...]:

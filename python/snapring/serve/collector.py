@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from snapring._core import View
 from snapring.errors import SnapringError
 from snapring.formats.as_prometheus import RANK_LABEL, check_labels
-from snapring.formats.metrics import STATES, Metric, families_of, split_source
+from snapring.formats.metrics import STATES, Metric, families_of, is_load, split_source
 from snapring.formats.profiles import profile_named
 from snapring.layout import SchemaText
 from snapring.loads import Loads
@@ -179,6 +179,8 @@ class LoadCollector(Collector):
 
     def _add(self, family: GaugeMetricFamily | CounterMetricFamily, metric: Metric, columns: "_Columns") -> None:
         for rank, value in columns.numbers(metric.source):
+            if is_load(metric) and columns.states[rank] == State.DEAD:
+                continue
             if metric.type != "counter" or value >= 0:  # no running total; strict readers would refuse the scrape
                 family.add_metric([str(rank), *self._values], value * metric.scale)
 

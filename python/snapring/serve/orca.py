@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Final
 
 from snapring.formats.as_orca import HEADER, HEADER_BIN, OrcaFormat, orca_report
+from snapring.loads import check_reader
 from snapring.ring import Reader
 from snapring.serve.asgi import App, Message, Receive, Scope, Send
 from snapring.serve.recent import KEEP_S, Recent
@@ -68,7 +69,7 @@ class OrcaMiddleware:
         keep: float = KEEP_S,
     ) -> None:
         self._app = app
-        self._reader = reader
+        self._reader = check_reader(reader)
         self._always = None if always is None else OrcaFormat(always)
         self._rates = _Rates(errors=always is not None) if rates else None
         served = {OrcaFormat(form) for form in formats} | ({self._always} if self._always else set())

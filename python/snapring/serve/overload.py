@@ -18,6 +18,7 @@ from snapring.formats.overload import (
     passing,
     refusing,
 )
+from snapring.loads import check_reader
 from snapring.ring import Reader
 from snapring.serve.asgi import App, Receive, Scope, Send, path_of
 from snapring.serve.recent import KEEP_S, Recent
@@ -78,7 +79,7 @@ class OverloadMiddleware:
         if isinstance(paths, str):
             raise InvalidValue(f"paths={paths!r} is one text; give a list of paths")
         self._app = app
-        self._reader = reader
+        self._reader = check_reader(reader)
         self._limit = limit
         self._release = check_limits(limit, release)
         self._unknown = Unknown(when_unknown)

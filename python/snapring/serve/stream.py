@@ -71,7 +71,7 @@ class StreamRoute:
 
 def _check(query: LoadsQuery) -> None:
     if query.rank is not None or query.max_age is not None or query.wait or query.format != "json":
-        raise BadQuery(400, "a stream has all ranks as JSON; leave out what is not include", ("include",))
+        raise BadQuery(400, "a stream takes no parameter but include: it tells of all ranks, as JSON", ("include",))
 
 
 async def events(changes: Changes, include: frozenset[Section]) -> AsyncGenerator[bytes, None]:

@@ -114,7 +114,7 @@ impl Document {
     /// LayoutMismatch
     ///     The ring has another schema than this was compiled for, or none that the reader takes.
     #[pyo3(signature = (reader, head, middle, salt, *, ranks = None, max_age = None))]
-    #[expect(clippy::too_many_arguments, clippy::needless_pass_by_value, reason = "what PyO3 takes out of Python")]
+    #[expect(clippy::too_many_arguments, reason = "keyword options cost nothing in Python")]
     fn render<'py>(
         &self,
         py: Python<'py>,
@@ -178,11 +178,11 @@ type Samples = Vec<(Vec<u8>, Vec<u8>, String, f64)>;
 #[pymethods]
 impl Exposition {
     #[new]
-    fn new(schema_text: String, families: Vec<(Vec<u8>, bool, Samples)>) -> PyResult<Self> {
+    fn new(schema_text: String, families: Vec<(Vec<u8>, bool, bool, Samples)>) -> PyResult<Self> {
         let schema = parse(&schema_text)?;
-        let family = |(header, is_counter, samples): (Vec<u8>, bool, Samples)| {
+        let family = |(header, is_counter, is_load, samples): (Vec<u8>, bool, bool, Samples)| {
             let samples = samples.into_iter().map(|sample| self::sample(sample, &schema)).collect::<PyResult<_>>()?;
-            Ok(Family { header: header.into(), is_counter, samples })
+            Ok(Family { header: header.into(), is_counter, is_load, samples })
         };
         let families = families.into_iter().map(family).collect::<PyResult<_>>()?;
         Ok(Self { core: text::Exposition::new(families), schema_text, contended: AtomicU64::new(0) })

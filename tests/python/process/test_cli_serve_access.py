@@ -12,6 +12,7 @@ from serving import curl, serving
 from snapring import LoadSnapshot, Writer
 
 TOKEN = "s3cret-0f-the-test"
+ALL = "0.0.0.0:0"
 KEPT = ("v1/loads", "v1/loads/stream", "v1/loads/history", "get_load", "metrics", "v1/scale", "docs", "")
 
 pytestmark = pytest.mark.usefixtures("ring_dir")
@@ -55,6 +56,18 @@ def test_a_token_is_asked_for(token_file: str) -> None:
     assert {answer.json["error"]["code"] for answer in (*refused, wrong)} == {401}
     assert health == [200, 200]
     assert [answer.json["loads"][0]["num_running_reqs"] for answer in known] == [3, 3]
+
+
+def test_a_token_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file of mode 0600 cannot be had, as with the secrets of containers, the environment holds the token."""
+    monkeypatch.setenv("SNAPRING_TOKEN", TOKEN)
+    with Writer("llama", 0, 1) as writer, serving("llama", bind=("--bind", ALL)) as server:
+        writer.publish(LoadSnapshot())
+        url = server.url.replace(ALL.partition(":")[0], "127.0.0.1")
+
+        statuses = [curl(f"{url}v1/loads").status, curl(f"{url}v1/loads", *bearer(TOKEN)).status]
+
+    assert statuses == [401, 200]
 
 
 def test_the_token_shows_nowhere(token_file: str, monkeypatch: pytest.MonkeyPatch) -> None:

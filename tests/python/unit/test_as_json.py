@@ -1,5 +1,6 @@
 import json
 import math
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -8,7 +9,7 @@ from hypothesis import given
 from msgspec import Meta, Struct
 
 from expositions import FULL, snapshots
-from snapring import LoadSnapshot, Reader, Writer
+from snapring import LoadSnapshot, Reader, Writer, serve
 from snapring.errors import InvalidValue
 from snapring.load import SECTION_FIELDS, Section, parse_include
 from snapring.loads import Loads
@@ -76,8 +77,8 @@ def test_envelope_and_facts() -> None:
     """The envelope has time, version and number of ranks; each rank its publish's time, its age, state and version."""
     found = document(FULL)
 
-    assert list(found) == ["timestamp", "version", "ranks", "loads"]
-    assert found["ranks"] == 1
+    assert list(found) == ["timestamp", "version", "ranks", "ring", "loads"]
+    assert (found["ranks"], found["ring"]) == (1, "json")
     assert found["timestamp"].endswith("+00:00")
     (rank,) = found["loads"]
     assert (rank["dp_rank"], rank["timestamp"], rank["state"], rank["version"]) == (0, FULL.timestamp, "LIVE", 1)
@@ -164,6 +165,13 @@ def test_bad_extras(extra: dict[str, object]) -> None:
     """What would hide the envelope's own members, or is no JSON, is refused before the first request."""
     with pytest.raises(InvalidValue, match="envelope"):
         Loads(Reader("extra"), extra=extra)
+
+
+def test_not_a_reader() -> None:
+    """A name where a reader is due is refused at once, with what to write."""
+    for make in (Loads, serve.app, partial(serve.OrcaMiddleware, print), partial(serve.OverloadMiddleware, print)):
+        with pytest.raises(InvalidValue, match=r"snapring.Reader\('llama'\)"):
+            make("llama")
 
 
 @pytest.mark.usefixtures("ring_dir")

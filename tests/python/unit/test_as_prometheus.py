@@ -24,7 +24,7 @@ def test_plan_of_text() -> None:
     """Version 0.0.4: no unit, a counter named as its samples, info and stateset as gauges; a quote in help stays."""
     families = plan(TABLE, {}, openmetrics=False)
 
-    assert [header for header, _, _ in families] == [
+    assert [header for header, *_ in families] == [
         b'# HELP llm_g_tokens A "g" of C:\\\\ and\\nmore.\n# TYPE llm_g_tokens gauge\n',
         b"# HELP llm_c_total C.\n# TYPE llm_c_total counter\n",
         b"# HELP llm_i_info I.\n# TYPE llm_i_info gauge\n",
@@ -36,7 +36,7 @@ def test_plan_of_openmetrics() -> None:
     """OpenMetrics: units, types of their own, and no suffixes in the headers; a quote in help is escaped."""
     families = plan(TABLE, {}, openmetrics=True)
 
-    assert [header for header, _, _ in families] == [
+    assert [header for header, *_ in families] == [
         b'# HELP llm_g_tokens A \\"g\\" of C:\\\\ and\\nmore.\n# TYPE llm_g_tokens gauge\n# UNIT llm_g_tokens tokens\n',
         b"# HELP llm_c C.\n# TYPE llm_c counter\n",
         b"# HELP llm_i I.\n# TYPE llm_i info\n",
@@ -50,8 +50,8 @@ def test_plan_of_samples(openmetrics: bool, labels: Mapping[str, str], constant:
     """Samples are the same in both formats: the rank, constant labels sorted and escaped, the metric's own label."""
     families = plan(TABLE, labels, openmetrics)
 
-    assert [is_counter for _, is_counter, _ in families] == [False, True, False, False]
-    assert [samples for _, _, samples in families] == [
+    assert [flags for _, *flags, _ in families] == [[False, True], [True, False], [False, False], [False, False]]
+    assert [samples for *_, samples in families] == [
         [(b'llm_g_tokens{dp_rank="', b'"' + constant + b"} ", "num_g", 2.0)],
         [(b'llm_c_total{dp_rank="', b'"' + constant + b"} ", "decode_moments[5]", 1.0)],
         [(b'llm_i_info{dp_rank="', b'"' + constant + b',mode="', "a.mode=", 1.0)],
@@ -145,7 +145,7 @@ def test_the_role_is_a_label(ring_dir: Path, openmetrics: bool) -> None:
 
 @pytest.mark.parametrize("openmetrics", [False, True])
 def test_ranks_without_a_snapshot(ring_dir: Path, openmetrics: bool) -> None:
-    """A rank that never published has a state and is not up, and that is all; one whose writer ended keeps its load."""
+    """A rank that never published has a state and is not up, and that is all; of one that is DEAD no load is told."""
     with Writer("main", rank=2, ranks=3) as writer, Reader("main", max_age=1e6) as reader:
         writer.publish(FULL)
         with Writer("main", rank=1, ranks=3) as closed:
@@ -165,4 +165,5 @@ def test_ranks_without_a_snapshot(ring_dir: Path, openmetrics: bool) -> None:
         name for name, (*_, samples) in families.items() for _, key in samples if dict(key)["dp_rank"] == "0"
     }
     assert with_rank_0 == {"snapring_state", "snapring_up"}
-    assert len(families["llm_requests_running"][3]) == 2
+    assert [dict(key)["dp_rank"] for _, key in families["llm_requests_running"][3]] == ["2"]
+    assert len(families["llm_generated_tokens"][3]) == 2

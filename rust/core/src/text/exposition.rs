@@ -1,6 +1,7 @@
 //! The text that Prometheus scrapes: metric by metric, a line per rank.
 
 use super::{Rows, Source};
+use crate::ring::State;
 
 /// What a sample shows of a rank.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub struct Family {
     pub header: Box<[u8]>,
     /// A running total: what is below 0 or no number is none, and left out, or strict readers refuse the whole text.
     pub is_counter: bool,
+    /// The load of now, which a DEAD rank has not: its last one would stand in every sum until somebody removes it.
+    pub is_load: bool,
     /// Samples of a rank.
     pub samples: Vec<Sample>,
 }
@@ -62,6 +65,9 @@ impl Exposition {
             out.extend_from_slice(&family.header);
             let begun = out.len();
             for row in &chosen {
+                if family.is_load && row.state == State::Dead {
+                    continue;
+                }
                 for sample in &family.samples {
                     sample.push(out, row, family.is_counter);
                 }
