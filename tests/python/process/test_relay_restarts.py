@@ -34,8 +34,11 @@ def looker():
         snap = reader.read(0)
         if snap is None:
             return None
+        state, again = reader.check(0), reader.read(0)
+        if (again.epoch, again.version) != (snap.epoch, snap.version):
+            return look()  # the state may be that of another snapshot
         return {"number": MOMENT.unpack(snap.value)[0], "version": snap.version, "epoch": snap.epoch,
-                "state": int(reader.check(0)), "age": snap.age}
+                "state": int(state), "age": snap.age}
     return {"look": look}
 
 def open_relay():
