@@ -7,9 +7,9 @@ elsewhere is the default of ``force_zmq``, so that an operator can switch transp
 import operator
 import os
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final, Self
+from typing import Final
 
+from snapring.choice import CaselessChoice
 from snapring.errors import InvalidValue
 
 __all__ = ["MAX_RANKS", "USE_ZMQ", "BalanceMethod", "ClusterConfig"]
@@ -24,7 +24,7 @@ _ON: Final = ("1", "true", "yes", "on")
 _OFF: Final = ("0", "false", "no", "off")
 
 
-class BalanceMethod(StrEnum):
+class BalanceMethod(CaselessChoice):
     """How requests are spread over the ranks. Names are compared without case.
 
     Raises:
@@ -47,12 +47,8 @@ class BalanceMethod(StrEnum):
     """The rank with the fewest tokens, running and waiting."""
 
     @classmethod
-    def _missing_(cls, value: object) -> Self:
-        """Find the name without its case."""
-        for method in cls:
-            if isinstance(value, str) and value.lower() == method:
-                return method
-        raise InvalidValue(f"unknown balance method {value!r}; valid ones, in any case: {', '.join(cls)}")
+    def _what(cls) -> str:
+        return "balance method"
 
     @property
     def reads_loads(self) -> bool:

@@ -122,20 +122,20 @@ class Loads:
         max_age
             Seconds after which a living rank is STALE here, 0 or more; by default the reader's.
         more
-            Further members of the envelope, encoded, each with a comma behind it.
+            Further members of the envelope, encoded, with commas between them.
         """
         now_ms = time.time_ns() // 1_000_000
         head = self._head if now_ms == self._head_ms else self._new_head(now_ms)
-        middle = self._middle if not more else self._with(more)
+        rest = b"," + more + self._middle if more else self._middle
         try:
             try:
                 document = self._documents[include]
-                content, tag = document.render(self.reader, head, middle, self._salt, ranks=ranks, max_age=max_age)
+                content, tag = document.render(self.reader, head, rest, self._salt, ranks=ranks, max_age=max_age)
             except (KeyError, LayoutMismatch):  # not compiled yet, or for another schema
                 compiled = self._compile(include)
                 if compiled is None:
-                    return Body(head + b"0" + middle + b"]}", NO_RING + self._salt)
-                content, tag = compiled.render(self.reader, head, middle, self._salt, ranks=ranks, max_age=max_age)
+                    return Body(head + b"0" + rest + b"]}", NO_RING + self._salt)
+                content, tag = compiled.render(self.reader, head, rest, self._salt, ranks=ranks, max_age=max_age)
         except SnapringError:
             self._failed += 1
             raise
@@ -198,9 +198,6 @@ class Loads:
         head = f'{{"timestamp":"{text}.{milli:03}+00:00","version":"{__version__}","ranks":'.encode()
         self._head, self._head_ms = head, now_ms
         return head
-
-    def _with(self, more: bytes) -> bytes:
-        return b"," + more.removesuffix(b",") + self._middle
 
 
 def check_reader(reader: Reader[Any]) -> Reader[Any]:

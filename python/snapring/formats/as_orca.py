@@ -17,12 +17,12 @@ import math
 import re
 import struct
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
-from typing import Final, Self
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
+from snapring.choice import CaselessChoice
 from snapring.errors import InvalidValue
 from snapring.formats.metrics import METRICS
 from snapring.formats.profiles import PROFILES
@@ -41,7 +41,7 @@ HEADER: Final = b"endpoint-load-metrics"
 HEADER_BIN: Final = b"endpoint-load-metrics-bin"
 
 
-class OrcaFormat(StrEnum):
+class OrcaFormat(CaselessChoice):
     """How a report is written. Names are compared without case.
 
     Raises:
@@ -53,12 +53,8 @@ class OrcaFormat(StrEnum):
     BIN = "BIN"
 
     @classmethod
-    def _missing_(cls, value: object) -> Self:
-        """Find the name without its case."""
-        for form in cls:
-            if isinstance(value, str) and value.upper() == form:
-                return form
-        raise InvalidValue(f"unknown ORCA format {value!r}; valid ones, in any case: {', '.join(cls)}")
+    def _what(cls) -> str:
+        return "ORCA format"
 
 
 NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")

@@ -5,11 +5,11 @@ Pure, safe in any thread and after a fork.
 
 import math
 from collections.abc import Iterable
-from enum import StrEnum
-from typing import Final, Self
+from typing import Final
 
 from msgspec import Struct
 
+from snapring.choice import CaselessChoice
 from snapring.errors import InvalidValue
 from snapring.formats.ratios import RankState, kv_ratio, live_values, number, slot_ratio
 
@@ -33,7 +33,7 @@ UNKNOWN_S: Final = 5
 """Seconds to wait where no rank reports a rate, or none is live."""
 
 
-class Unknown(StrEnum):
+class Unknown(CaselessChoice):
     """What to do with requests while no LIVE rank reports how full it is. Names are compared without case.
 
     Raises:
@@ -46,12 +46,8 @@ class Unknown(StrEnum):
     """Refuse them, as where every rank is dead."""
 
     @classmethod
-    def _missing_(cls, value: object) -> Self:
-        """Find the name without its case."""
-        for choice in cls:
-            if isinstance(value, str) and value.lower() == choice:
-                return choice
-        raise InvalidValue(f"when_unknown={value!r} is no choice; valid ones: {', '.join(cls)}")
+    def _what(cls) -> str:
+        return "choice for when_unknown"
 
 
 class Verdict(Struct, frozen=True):

@@ -34,7 +34,7 @@ from snapring import Snapshot, State
 from snapring.errors import SnapringError
 from snapring.formats.ratios import number
 from snapring.loads import Loads
-from snapring.serve.reply import error
+from snapring.serve.reply import JSON, AnswerResponse, error, unreadable, whole
 
 __all__ = ["get_load", "get_loads", "routes", "server_load"]
 
@@ -100,12 +100,10 @@ def _answer(
         try:
             found = document(loads.reader.read_all(), request)
         except SnapringError as problem:
-            return error(503, f"the ring cannot be read: {problem}")
+            return AnswerResponse(unreadable(problem))
         if found is None:
             return error(503, NOTHING)
-        return Response(
-            msgspec.json.encode(found), media_type="application/json", headers={"cache-control": "no-store"}
-        )
+        return AnswerResponse(whole(200, JSON, msgspec.json.encode(found)))
 
     return handler
 

@@ -103,7 +103,7 @@ class Changes:
 
     def _encode(self, include: frozenset[Section], *, full: bool) -> bytes:
         gone = b"" if full else b",".join(b"%d" % rank for rank in self._gone)
-        more = b'"full":%b,"gone":[%b],' % (b"true" if full else b"false", gone)
+        more = b'"full":%b,"gone":[%b]' % (b"true" if full else b"false", gone)
         try:
             # The tag of an event is that of all ranks, of which the text then shows some.
             whole = self._told.json(include=include, more=more)

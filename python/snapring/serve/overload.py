@@ -5,8 +5,6 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any, Final
 
-import msgspec
-
 from snapring.errors import InvalidValue
 from snapring.formats.overload import (
     LIMIT,
@@ -22,6 +20,7 @@ from snapring.loads import check_reader
 from snapring.ring import Reader
 from snapring.serve.asgi import App, Receive, Scope, Send, path_of
 from snapring.serve.recent import KEEP_S, Recent
+from snapring.serve.reply import failure, send_answer
 
 __all__ = ["OverloadMiddleware"]
 
@@ -129,15 +128,6 @@ class OverloadMiddleware:
 
 
 async def _refuse(send: Send, verdict: Verdict) -> None:
-    document = {
-        "error": {"code": 503, "message": f"{verdict.reason}; try again in {verdict.retry_after_s} s", "valid": []}
-    }
-    content = msgspec.json.encode(document)
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(content)).encode()),
-        (b"retry-after", str(verdict.retry_after_s).encode()),
-        (b"cache-control", b"no-store"),
-    ]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+    wait_s = str(verdict.retry_after_s)
+    message = f"{verdict.reason}; try again in {wait_s} s"
+    await send_answer(send, failure(503, message, more=[(b"retry-after", wait_s.encode())]))

@@ -62,7 +62,7 @@ def failure(code: int, message: str, valid: Iterable[str] = (), more: Iterable[t
 
 def unreadable(error: SnapringError) -> Answer:
     """503: there is a ring and it cannot be read, or holds no records."""
-    return failure(503, f"{type(error).__name__}: {error}")
+    return failure(503, f"the ring cannot be read: {type(error).__name__}: {error}")
 
 
 def error(code: int, message: str, valid: Iterable[str] = ()) -> Response:

@@ -29,7 +29,7 @@ from starlette.routing import Route
 from snapring.errors import InvalidValue, SnapringError
 from snapring.formats.scaling import TARGET_KV, TARGET_WAITING, check_target, scaling
 from snapring.loads import Loads
-from snapring.serve.reply import error
+from snapring.serve.reply import JSON, AnswerResponse, error, unreadable, whole
 
 __all__ = ["routes"]
 
@@ -48,12 +48,10 @@ def routes(loads: Loads) -> list[Route]:
         try:
             found = scaling(loads.reader.read_all(), **targets)
         except SnapringError as problem:
-            return error(503, f"the ring cannot be read: {problem}")
+            return AnswerResponse(unreadable(problem))
         if found is None:
             return error(503, "no rank is live, so nothing is known of the load; look at /readyz")
-        return Response(
-            msgspec.json.encode(found), media_type="application/json", headers={"cache-control": "no-store"}
-        )
+        return AnswerResponse(whole(200, JSON, msgspec.json.encode(found)))
 
     return [Route("/v1/scale", scale, methods=["GET"])]
 

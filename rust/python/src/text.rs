@@ -97,7 +97,7 @@ impl Document {
 
     /// Read the ring, and give `head`, the number of its ranks, `middle`, the objects of those that have published with
     /// commas between them, and `]}`; and 16 hex digits that differ where the generation or any chosen rank's epoch,
-    /// version or state does, with `salt` behind them. None while there is no ring.
+    /// version or state does, with `salt` behind them.
     ///
     /// Ages and states are those of this moment, and cost what `View.states` costs. While no rank changes only stamps
     /// are read; who asks again with the same `head` object, which has the time, then gets the same bytes.
@@ -112,7 +112,7 @@ impl Document {
     /// Raises
     /// ------
     /// LayoutMismatch
-    ///     The ring has another schema than this was compiled for, or none that the reader takes.
+    ///     There is no ring, or it has another schema than this was compiled for, or none that the reader takes.
     #[pyo3(signature = (reader, head, middle, salt, *, ranks = None, max_age = None))]
     #[expect(clippy::too_many_arguments, reason = "keyword options cost nothing in Python")]
     fn render<'py>(

@@ -9,7 +9,7 @@ from meta.tree import ROOT, imports, modules, python_files, rust_files, shown, t
 # Lowest first. A package stands for everything in it, unless a longer name says otherwise.
 LAYERS = {
     "native": ("_core",),
-    "vocabulary": ("errors", "schema", "layout", "load", "state", "config"),
+    "vocabulary": ("errors", "choice", "schema", "layout", "load", "state", "config"),
     "decisions": ("ownership", "publishing", "balance", "formats"),
     "adapters": ("ring", "feed", "relay", "rendezvous", "fanout", "dispatch.worker"),
     "services": ("publisher", "ring_feed", "loads", "owner", "address", "meeting", "dispatch", "simulate"),
