@@ -4,7 +4,7 @@ use crate::claim::{self, Range};
 use crate::clock;
 use crate::dir::{BELL, Directory, RING};
 use crate::error::Error;
-use crate::file::{self, Legacy, RingFile, Unnamed, WHOLE};
+use crate::file::{self, Fresh, Legacy, RingFile, WHOLE};
 use crate::fork::ClaimFile;
 use crate::header::Header;
 use crate::layout::{Geometry, MAX_RANKS, header as header_word, slot as word};
@@ -200,19 +200,24 @@ pub(crate) fn settle<T>(
     take: impl Fn(Directory, RingFile) -> Result<Option<T>, Error>,
 ) -> Result<T, Error> {
     let name = &options.name;
+    let mut made = Vec::new(); // nobody removes these before `take` has a claim
     for round in 0..rounds {
         let directory = Directory::open_or_create(&options.dir)?;
         let Some(ring) = RingFile::open(&directory, name, Access::Write)? else {
             if !directory.try_lock() && round < PATIENCE {
                 std::thread::sleep(PAUSE);
             } else if directory.inode(&format!("{name}{RING}")) == 0 {
-                Unnamed::create(&directory, name, &new_header(options)?, &origins.legacies)?.install(&directory, name)?;
+                let fresh = Fresh::create(&directory, name, &new_header(options)?, &origins.legacies)?;
+                if fresh.install(&directory, name)? {
+                    made.push(fresh);
+                }
             }
             continue; // whoever gave it its name, the next round finds it
         };
         if let Some(reason) = misfit(options, &ring)? {
-            if !file::replace(&directory, name, &ring, &new_header(options)?, &reason)? {
-                std::thread::sleep(PAUSE);
+            match file::replace(&directory, name, &ring, &new_header(options)?, &reason)? {
+                Some(fresh) => made.push(fresh),
+                None => std::thread::sleep(PAUSE),
             }
             continue;
         }
@@ -281,4 +286,38 @@ fn misfit(options: &WriterOptions, ring: &RingFile) -> Result<Option<String>, Er
     } else {
         Schema::compatible(&header.schema, &options.schema).err()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{admin, dir::DirOptions};
+    use std::cell::Cell;
+
+    /// A removal at the worst moment, after the maker named its file and before it has its claim, finds the ring in use;
+    /// so a removal that never pauses cannot starve the maker.
+    #[test]
+    fn a_new_ring_outlives_removals_until_its_maker_has_a_claim() {
+        let path = std::path::PathBuf::from(format!("/dev/shm/snapring-test-fresh-{}", std::process::id()));
+        let dir = DirOptions { path: Some(path.clone()), allow_disk: false };
+        let options = WriterOptions { dir: dir.clone(), ..WriterOptions::new("box", 0, 1, Arc::new(Schema::bytes())) };
+        let tries = Cell::new(0);
+        let take = |_: Directory, ring: RingFile| {
+            tries.set(tries.get() + 1);
+            assert!(!admin::remove(&dir, "box", false)?, "try {}", tries.get());
+            Ok((tries.get() == 3).then_some(ring))
+        };
+
+        let made = settle(&options, &Origins::default(), ROUNDS, take).unwrap();
+        assert_eq!(tries.get(), 3);
+
+        made.retire().unwrap(); // the next is a replacement, and lasts as well
+        tries.set(0);
+        let replaced = settle(&options, &Origins::default(), ROUNDS, take).unwrap();
+        assert_ne!(replaced.inode, made.inode);
+        assert_eq!(tries.get(), 3);
+
+        assert!(admin::remove(&dir, "box", false).unwrap(), "nobody is at it any more");
+        std::fs::remove_dir_all(path).unwrap();
+    }
 }

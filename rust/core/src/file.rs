@@ -13,8 +13,8 @@ use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, fallocate, fchmod, linkat, openat, renameat};
 use rustix::io::{Errno, pread, pwrite};
 
-/// Every rank's claim and, behind them, a byte that only a replacement or a removal locks: who meets it knows that the
-/// lock is there for microseconds.
+/// Every rank's claim and, behind them, a byte that only a replacement or a removal claims: who meets it knows that the
+/// claim is there for microseconds. The maker of a file shares that byte until it has its own claim.
 pub const WHOLE: Range = Range { first: 0, count: MAX_RANKS + 1 };
 /// That byte.
 pub const MAINTENANCE: Range = Range { first: MAX_RANKS, count: 1 };
@@ -98,13 +98,23 @@ pub fn retire(fd: impl AsFd) -> Result<(), Error> {
     Ok(())
 }
 
-/// A finished file without a name.
+/// A finished file, without a name at first.
+///
+/// While this lives nobody removes or replaces the file: else a removal that never pauses could always win between the
+/// name and the maker's claim, and its maker would starve.
 #[derive(Debug)]
-pub struct Unnamed {
+pub struct Fresh {
     fd: OwnedFd,
 }
 
-impl Unnamed {
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        // Explicitly: a child of a fork may hold the description open. What the kernel refuses, closing does.
+        let _ = claim::release(&self.fd, MAINTENANCE);
+    }
+}
+
+impl Fresh {
     /// Makes the file of `header` in full: reserved, every page touched, slots inherited, header complete.
     pub fn create(directory: &Directory, name: &str, header: &Header, legacies: &[Legacy]) -> Result<Self, Error> {
         let what = |step: &str| format!("{step} ring {name:?} in {}", directory.path().display());
@@ -127,19 +137,22 @@ impl Unnamed {
         }
         let bytes: Vec<u8> = header.to_words().iter().flat_map(|word| word.to_le_bytes()).collect();
         match pwrite(&fd, &bytes, 0) {
-            Ok(written) if written == bytes.len() => Ok(Self { fd }),
+            Ok(written) if written == bytes.len() => {
+                claim::share(&fd, MAINTENANCE)?; // nobody else has the file yet, so nobody is in the way
+                Ok(Self { fd })
+            }
             Ok(_) => Err(Error::Invalid(what("the header was cut off while writing"))),
             Err(error) => Err(Error::io(what("writing the header of"), error)),
         }
     }
 
     /// Gives the file its name; false when the name is taken.
-    pub fn install(self, directory: &Directory, name: &str) -> Result<bool, Error> {
+    pub fn install(&self, directory: &Directory, name: &str) -> Result<bool, Error> {
         self.link(directory, &format!("{name}{RING}"))
     }
 
     /// Puts the file in the place of another generation. The caller holds [`WHOLE`] of that one and retired it.
-    pub fn replace(self, directory: &Directory, name: &str) -> Result<(), Error> {
+    pub fn replace(&self, directory: &Directory, name: &str) -> Result<(), Error> {
         let passing = format!("{name}.{:016x}{NEW}", clock::random()?[0]);
         if !self.link(directory, &passing)? {
             return Err(Error::Invalid(format!("{passing} exists already")));
@@ -176,14 +189,14 @@ pub fn full(directory: &Directory, name: &str, needed: u64) -> Error {
     Error::Full { name: name.to_owned(), dir: directory.path().display().to_string(), needed, free }
 }
 
-/// Replaces `old`, which nobody may claim, by a file of `header`. `Ok(false)`: it changed meanwhile, look again.
+/// Replaces `old`, which nobody may claim, by a file of `header`. `Ok(None)`: it changed meanwhile, look again.
 ///
 /// `Err(LayoutMismatch)` with `reason` when a claim lives.
-pub fn replace(directory: &Directory, name: &str, old: &RingFile, header: &Header, reason: &str) -> Result<bool, Error> {
+pub fn replace(directory: &Directory, name: &str, old: &RingFile, header: &Header, reason: &str) -> Result<Option<Fresh>, Error> {
     if !claim::try_claim(&old.fd, WHOLE)? {
         // The last closer holds everything too, for microseconds; it may have gone, and the file with it, by now.
         if claim::is_claimed(&old.fd, MAINTENANCE)? || !old.is_current(directory, name) {
-            return Ok(false);
+            return Ok(None);
         }
         return Err(Error::LayoutMismatch(format!(
             "ring {name:?} in {} is in use and does not fit: {reason}; stop its writers, or choose another name",
@@ -191,12 +204,12 @@ pub fn replace(directory: &Directory, name: &str, old: &RingFile, header: &Heade
         )));
     }
     if !old.is_current(directory, name) {
-        return Ok(false);
+        return Ok(None);
     }
-    let new = Unnamed::create(directory, name, header, &old.legacies()?)?;
+    let new = Fresh::create(directory, name, header, &old.legacies()?)?;
     old.retire()?;
     new.replace(directory, name)?;
-    Ok(true) // dropping `old` closes the description and so frees the range
+    Ok(Some(new)) // dropping `old` closes the description and so frees the range
 }
 
 fn read_words(fd: impl AsFd, count: usize) -> Result<Vec<u64>, Error> {
