@@ -21,6 +21,9 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 QUICK_RELEASE = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16"}
 LOOM = {**QUICK_RELEASE, "RUSTFLAGS": "--cfg loom", "CARGO_TARGET_DIR": str(TARGET / "loom")}
 
+# Tests sleep more than they compute. Four workers are as many as the tests were tried with.
+WORKERS = ("-n", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal")
+
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_venv = "yes"
@@ -63,8 +66,8 @@ def install_wheel(session: nox.Session, *extras: str) -> None:
 
 
 def pytest(session: nox.Session, *arguments: str) -> None:
-    """Runs pytest with neither the tree nor the current directory on the import path."""
-    session.run("python", "-P", "-m", "pytest", *arguments, *session.posargs)
+    """Runs pytest in a few processes, with neither the tree nor the current directory on the import path."""
+    session.run("python", "-P", "-m", "pytest", *WORKERS, *arguments, *session.posargs)
 
 
 @nox.session
@@ -132,9 +135,13 @@ def sdist(session: nox.Session) -> None:
     (archive,) = folder.glob("*.tar.gz")
     extras = PYPROJECT["project"]["optional-dependencies"]
     session.install(*PYPROJECT["project"]["dependencies"], *extras["serve"], *extras["test"])
-    # Nothing may come from an earlier build: pip keeps wheels by path, cargo by dates, and archives have old dates.
-    fresh = ("--no-cache-dir", "--no-deps", "--force-reinstall")
-    session.install(*fresh, str(archive), env={**QUICK_RELEASE, "CARGO_TARGET_DIR": str(folder / "target")})
+    tree = folder / "tree"
+    shutil.unpack_archive(archive, tree, filter="data")
+    (source,) = tree.iterdir()
+    for path in source.rglob("*"):
+        path.touch()  # cargo goes by dates, and archives have old ones: it would take what it built before
+    fresh = ("--no-cache-dir", "--no-deps", "--force-reinstall")  # pip keeps wheels by path
+    session.install(*fresh, str(source), env={"CARGO_TARGET_DIR": str(TARGET)})
     pytest(session, "tests/python/unit")
 
 

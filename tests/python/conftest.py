@@ -18,6 +18,7 @@ from support import python
 Spawn = Callable[..., "subprocess.Popen[str]"]
 
 SEED = int(os.environ.get("SNAPRING_TEST_SEED") or secrets.randbits(32))
+os.environ["SNAPRING_TEST_SEED"] = str(SEED)  # of the workers too, where pytest-xdist starts some
 
 # No deadline: a slow machine is not a failure. The blob that a failure prints repeats it exactly.
 hypothesis.settings.register_profile("snapring", deadline=None, print_blob=True)

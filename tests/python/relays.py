@@ -42,6 +42,10 @@ class Child:
     def send(self, number):
         os.kill(self.pid, number)
 
+    def stop(self):
+        self.send(signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)  # a signal acts later than it is sent
+
     def end(self):
         self.send(signal.SIGKILL)
         os.waitpid(self.pid, 0)

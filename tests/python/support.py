@@ -1,9 +1,12 @@
 """Helpers that tests import by name: ``from support import eventually``."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -24,6 +27,18 @@ def eventually(predicate: Callable[[], T], deadline: float = 30.0) -> T:
             raise AssertionError(message)
         time.sleep(POLL_SECONDS)
     return value
+
+
+def stop(pid: int) -> None:
+    """Stop a process and wait until each of its threads stands still: a signal acts later than it is sent."""
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: set(thread_states(pid)) == {"T"})
+
+
+def thread_states(pid: int) -> list[str]:
+    """State letters of a process's threads; T for one that is stopped."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks]
 
 
 def python(code: str, *arguments: str) -> list[str]:

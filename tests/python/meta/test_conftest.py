@@ -1,6 +1,8 @@
 """The rules that the other tests are run by."""
 
 import os
+import random
+import re
 import stat
 import subprocess
 import sys
@@ -34,7 +36,7 @@ pytest.importorskip("no_such_module_here")
 """
 
 
-def pytest_in(folder: Path, **env: str) -> "subprocess.CompletedProcess[str]":
+def pytest_in(folder: Path, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
     """Runs pytest on a folder that has our conftest and nothing else of ours."""
     for name in ("conftest.py", "support.py"):
         (folder / name).write_text((HERE / name).read_text())
@@ -49,9 +51,11 @@ def pytest_in(folder: Path, **env: str) -> "subprocess.CompletedProcess[str]":
         ".",
         "-c",
         "/dev/null",
+        *arguments,
         ".",
     ]
-    clean = {name: value for name, value in os.environ.items() if name != "CI"}
+    ours = ("CI", "SNAPRING_TEST_SEED")
+    clean = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("PYTEST_")}
     return subprocess.run(
         command, cwd=folder, env={**clean, **env}, capture_output=True, text=True, timeout=120, check=False
     )
@@ -97,6 +101,24 @@ def test_seed_is_printed(tmp_path: Path) -> None:
 
     assert "seed: 7" in done.stdout
     assert "1 passed" in done.stdout, done.stdout
+
+
+def test_workers_share_the_seed(tmp_path: Path) -> None:
+    """Whichever process runs a test, it starts from the one seed that was printed."""
+    (tmp_path / "test_it.py").write_text(
+        "import os, pytest\n"
+        "@pytest.mark.parametrize('number', range(6))\n"
+        "def test_it(rng, number):\n"
+        "    open(f'{number}.drawn', 'w').write(f'{os.getpid()} {rng.random()}')\n"
+    )
+
+    done = pytest_in(tmp_path, "-n", "2")
+
+    (seed,) = re.findall(r"^seed: (\d+) ", done.stdout, re.MULTILINE)
+    drawn = [path.read_text().split() for path in tmp_path.glob("*.drawn")]
+    assert len(drawn) == 6, done.stdout
+    assert len({pid for pid, _ in drawn}) == 2, "two workers"
+    assert {number for _, number in drawn} == {str(random.Random(int(seed)).random())}
 
 
 def test_ring_dir_is_private(ring_dir: Path) -> None:

@@ -1,6 +1,5 @@
 import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import pytest
 from command import snapring as command
 from snapring import LoadSnapshot, Reader, Writer, _core
 from snapring.errors import RingNotFound, RingUntrusted
+from support import stop
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
 
@@ -88,12 +88,12 @@ def test_abandoned_rings_go(ring_dir: Path, spawn: Spawn) -> None:
     assert sorted(path.name for path in ring_dir.iterdir()) == ["written.bell", "written.ring"]
 
 
-@pytest.mark.parametrize("stop", [False, True])
-def test_a_claimed_ring_never_goes(ring_dir: Path, spawn: Spawn, stop: bool) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_claimed_ring_never_goes(ring_dir: Path, spawn: Spawn, stopped: bool) -> None:
     """Neither --yes nor --force takes a ring from a living process, not even from a stopped one."""
     child = writing(spawn, "box")
-    if stop:
-        child.send_signal(signal.SIGSTOP)
+    if stopped:
+        stop(child.pid)
 
     (found,) = gc("--yes", "--force")
 

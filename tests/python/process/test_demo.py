@@ -10,7 +10,7 @@ import pytest
 import snapring
 from conftest import Spawn
 from pseudo_terminal import COMMAND, PseudoTerminal
-from support import eventually
+from support import eventually, stop
 
 DEMO = "import sys; from snapring.cli import main; sys.exit(main(['demo', *sys.argv[1:]]))"
 
@@ -151,8 +151,7 @@ def test_signals_leave_nothing_behind(ring_dir: Path, spawn: Spawn, number: sign
 def test_ranks_do_not_outlive_a_killed_demo(ring_dir: Path, spawn: Spawn) -> None:
     """When the demo itself is killed, its ranks end by themselves, a stopped one too, and remove the ring."""
     child, ranks = started(spawn)
-    os.kill(ranks[0], signal.SIGSTOP)
-    eventually(lambda: state(ranks[0]) == "T")
+    stop(ranks[0])
 
     child.kill()
     child.wait()

@@ -12,7 +12,7 @@ from snapring.simulate import Request, bursty
 from snapring.simulate.channel import Channel, Finished, FirstToken
 from snapring.simulate.cluster import Cluster, Ended
 from snapring.simulate.controller import Controller
-from support import eventually
+from support import eventually, stop
 
 
 def run_until(controller: Controller, condition: Callable[[], object]) -> None:
@@ -119,7 +119,7 @@ def test_a_stopped_rank_gets_no_requests(ring_dir: Path, monkeypatch: pytest.Mon
         start(cluster, controller)
         run_until(controller, lambda: set(asked) == {0, 1})
         with cluster.reader() as reader:
-            os.kill(cluster.pid(0) or 0, signal.SIGSTOP)
+            stop(cluster.pid(0) or 0)
             run_until(controller, lambda: reader.read(0).state == State.STALE)
 
             asked.clear()
@@ -151,8 +151,7 @@ def test_a_stopped_rank_ends_in_good_order(ring_dir: Path, monkeypatch: pytest.M
     with Cluster("c", 1) as cluster, Controller(cluster, []) as controller:
         start(cluster, controller)
         pid = cluster.pid(0) or 0
-        os.kill(pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+        stop(pid)
 
     assert cluster.reason(0) == "exit code 0"
 

@@ -13,7 +13,7 @@ from pseudo_terminal import COMMAND, PseudoTerminal
 from snapring import SystemRefused
 from snapring.simulate.cluster import Cluster
 from snapring.simulate.network import Network
-from support import eventually
+from support import eventually, stop
 
 DEMO = (
     "import sys; from snapring.cli import main; sys.exit(main(['demo', '--nodes', '3', '--ranks', '6', *sys.argv[1:]]))"
@@ -174,7 +174,7 @@ def test_nothing_outlives_a_killed_demo(ring_dir: Path, temporary: Path, spawn: 
     """When the demo itself is killed, ranks, relay and hosts end by themselves, and remove ring, keys and lock."""
     child = started(spawn)
     pids = session(child.pid)
-    os.kill(next(pid for pid in pids if b"relay_process" in Path(f"/proc/{pid}/cmdline").read_bytes()), signal.SIGSTOP)
+    stop(next(pid for pid in pids if b"relay_process" in Path(f"/proc/{pid}/cmdline").read_bytes()))
 
     child.kill()
     child.wait()

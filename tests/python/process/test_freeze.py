@@ -10,7 +10,7 @@ import pytest
 
 from contract.model import BLOCKS, Spawn, block, line, tell
 from snapring import Reader, State, Writer, WriterBusy
-from support import eventually
+from support import eventually, stop
 
 STOPS = 300
 
@@ -56,7 +56,7 @@ def test_stopped_readers_hold_up_no_publish(ring_dir: Path, spawn: Spawn, rng: r
             assert writer.version == before + 200
             reader.send_signal(signal.SIGCONT)
         for reader in readers:
-            reader.send_signal(signal.SIGSTOP)
+            stop(reader.pid)
         for _ in range(20_000):
             writer.publish(block(writer.version + 1))
         for reader in readers:
@@ -88,7 +88,7 @@ def test_a_reader_that_slept_through_laps_reads_the_newest(ring_dir: Path, spawn
             writer.publish(block(writer.version + 1))
             tell(reader)
             assert line(reader) == f"{writer.version} {writer.version} False"
-            reader.send_signal(signal.SIGSTOP)
+            stop(reader.pid)
             for _ in range(2 * laps):
                 writer.publish(block(writer.version + 1))
             tell(reader)
@@ -120,8 +120,7 @@ def test_a_stopped_writer_holds_up_no_reader(ring_dir: Path, spawn: Spawn, rng: 
     reader = Reader("main", schema=bytes, max_age=0.05)
     for _ in range(25):
         time.sleep(rng.random() * 0.01)
-        writer.send_signal(signal.SIGSTOP)
-        eventually(lambda: status(writer.pid) == "T")
+        stop(writer.pid)
         snaps = [reader.read(0) for _ in range(4)]
 
         assert len({snap.version for snap in snaps if snap}) == len({snap.value for snap in snaps if snap}) == 1
@@ -154,17 +153,16 @@ def test_a_stopped_writer_holds_up_no_other(ring_dir: Path, spawn: Spawn, rng: r
     stopped = spawn(TIGHT_WRITER)
     assert line(stopped) == "up"
     with Writer("main", rank=1, ranks=2, schema=bytes, cells=4) as writer, Reader("main", schema=bytes) as reader:
-        for stop in range(1, STOPS // 3 + 1):
+        for number in range(1, STOPS // 3 + 1):
             time.sleep(rng.random() * 0.002)
-            stopped.send_signal(signal.SIGSTOP)
-            eventually(lambda: status(stopped.pid) == "T")
+            stop(stopped.pid)
             versions = [writer.publish(block(writer.version + 1)) for _ in range(200)]
             snap = reader.read(1)
             stopped.send_signal(signal.SIGCONT)
 
-            assert versions == list(range(200 * stop - 199, 200 * stop + 1))
+            assert versions == list(range(200 * number - 199, 200 * number + 1))
             assert snap is not None
-            assert (snap.version, snap.value) == (200 * stop, block(200 * stop))
+            assert (snap.version, snap.value) == (200 * number, block(200 * number))
 
 
 def all_states(reader: "Reader[bytes]") -> set[State]:
@@ -172,17 +170,11 @@ def all_states(reader: "Reader[bytes]") -> set[State]:
     return {snap.state for _ in range(50) for snap in reader.read_all()}
 
 
-def status(pid: int) -> str:
-    """State letter of a process; T when it is stopped."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
 def test_a_lone_stop_is_no_end(ring_dir: Path, spawn: Spawn) -> None:
     """A stopped writer keeps its claim: nobody takes its rank, and it goes on where it was."""
     writer = spawn(BUSY_WRITER)
     assert line(writer) == "up"
-    os.kill(writer.pid, signal.SIGSTOP)
-    eventually(lambda: status(writer.pid) == "T")
+    stop(writer.pid)
     for _ in range(50):
         with pytest.raises(WriterBusy, match="rank 0"):
             Writer("main", rank=0, ranks=1, schema=bytes, payload=1 << 18)

@@ -58,7 +58,7 @@ count = writer.ask("publish", 2000)  # buffers are as large as they get
 if relays:
     until(lambda: number() == count)
 if kind == "stopped":
-    relays[0].send(signal.SIGSTOP)
+    relays[0].stop()
 everyone = [writer, *relays]
 before = [resident(child) for child in everyone]
 count = writer.ask("publish", burst)

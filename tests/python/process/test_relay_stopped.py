@@ -38,7 +38,7 @@ until(lambda: fresh_since(0))
 STOPPED = (
     CAST
     + """
-owner.send(signal.SIGSTOP)
+owner.stop()
 until(lambda: all_are("STALE"))
 held = [reader.read(rank).version for rank in range(ranks)]
 before = writer.ask("counts")
@@ -118,7 +118,7 @@ FROZEN = (
     CAST
     + """
 for child in (owner, *standbys):
-    child.send(signal.SIGSTOP)
+    child.stop()
 time.sleep(2.5)
 for child in standbys:
     child.send(signal.SIGCONT)

@@ -12,7 +12,7 @@ from etcd_server import Etcd, etcd
 from snapring.errors import InvalidValue, RendezvousFailed, RingUntrusted, StoreUnavailable
 from snapring.rendezvous import EtcdGroup
 from snapring.rendezvous.etcd_gateway import PASSWORD_VARIABLE, Gateway
-from support import eventually
+from support import stop
 
 SECONDS = 20.0
 
@@ -81,8 +81,7 @@ def test_server_that_hangs(server: Etcd) -> None:
     group = EtcdGroup(server, "/p", 0, 2)
     group.swap("f", 0, None, b"1", SECONDS)
 
-    os.kill(server.pid, signal.SIGSTOP)
-    eventually(lambda: Path(f"/proc/{server.pid}/stat").read_text().rpartition(") ")[2][0] == "T")
+    stop(server.pid)
     with pytest.raises(StoreUnavailable, match="timed out"):
         group.read("f", 0, 0.3)
     os.kill(server.pid, signal.SIGCONT)

@@ -7,7 +7,7 @@ import pytest
 
 from contract.model import FORKS, Numbered, Spawn, block, line, tell
 from snapring import LayoutMismatch, LoadSnapshot, Reader, State, Writer, WriterBusy
-from support import eventually
+from support import eventually, stop
 
 
 class Other(Numbered, frozen=True):
@@ -141,7 +141,7 @@ def test_a_stopped_writer_comes_back_to_its_rank(ring_dir: Path, spawn: Spawn) -
     for version in (1, 2):
         tell(publisher)
         assert line(publisher) == f"1 {version}"
-    publisher.send_signal(signal.SIGSTOP)
+    stop(publisher.pid)
     (ring_dir / "main.ring").unlink()
     with Writer("main", rank=1, ranks=2) as neighbour:
         neighbour.publish(LoadSnapshot())
