@@ -17,11 +17,12 @@ from snapring import _core
 from snapring.cli.finding import Finding
 from snapring.cli.output import bytes_text
 from snapring.cli.relay_checks import check_relays
-from snapring.cli.rings import LEFT_BEHIND_S, Unreadable, all_rings, directory_path, geometry, kernel
+from snapring.cli.rings import LEFT_BEHIND_S, RingInfo, Unreadable, all_rings, directory_path, geometry, kernel
 from snapring.errors import SnapringError
 from snapring.load import LoadSnapshot
 from snapring.ring import Reader, Writer
 from snapring.schema import compile_schema
+from snapring.state import State
 
 __all__ = ["examine"]
 
@@ -159,7 +160,7 @@ def check_by_doing(path: Path) -> Iterator[Finding]:
 
 
 def check_rings(directory: str | None) -> Iterator[Finding]:
-    """Nothing lies about that nobody uses."""
+    """Nothing lies about that nobody uses, and every rank of a server lives."""
     every = all_rings(directory, max_age=0)
     rings = [ring for ring in every if not isinstance(ring, Unreadable)]
     groups = [
@@ -171,12 +172,26 @@ def check_rings(directory: str | None) -> Iterator[Finding]:
             "snapring gc --yes, unless their servers come back",
         ),
         ("left behind by kills", _core.leftovers(directory, older_than=LEFT_BEHIND_S), "snapring gc --yes"),
+        (
+            "in use with dead ranks",
+            [
+                f"{ring.name} ({', '.join(map(str, dead))})"
+                for ring in rings
+                if ring.in_use and (dead := dead_ranks(ring))
+            ],
+            "start the schedulers of these ranks again, or their server with fewer ranks",
+        ),
     ]
     for what, names, fix in groups:
         if names:
             yield Finding("rings", "warn", f"{len(names)} {what}: {', '.join(names)}", fix)
     if not any(names for _, names, _ in groups):
         yield Finding("rings", "ok", f"{len(rings)}, all in use" if rings else "none")
+
+
+def dead_ranks(ring: RingInfo) -> list[int]:
+    """Ranks whose writer has ended; what it last said still stands there."""
+    return [rank.rank for rank in ring.ranks if rank.state is State.DEAD]
 
 
 def ranks_of(directory: str | None) -> dict[str, int]:

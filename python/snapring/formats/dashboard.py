@@ -3,6 +3,7 @@
 A pure function, safe in any thread and after a fork.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -51,10 +52,13 @@ _SECTION_ROWS: Final = {
     "lora": "Adapters",
     "disaggregation": "Disaggregation",
 }
+"""A row of each section; not every server reports them, so they are closed at first."""
+
 _UNITS: Final = {"bytes": "bytes", "seconds": "s", "ratio": "percentunit"}
 """Grafana's names of units."""
 
 _ROW_HEIGHT, _PANEL_HEIGHT, _PANEL_WIDTH, _WIDTH = 1, 8, 6, 24
+_PER_LINE = _WIDTH // _PANEL_WIDTH
 
 
 def dashboard(profile: str = "snapring") -> dict[str, Any]:
@@ -62,7 +66,8 @@ def dashboard(profile: str = "snapring") -> dict[str, Any]:
 
     It has variables for the data source, the instances and the ranks. Each metric has a panel with a line per rank,
     running totals as rates; the first row compares the living ranks: the largest over the mean, which is 1 in perfect
-    balance. Queries hold only names of the profile. Where a profile has a number under two names, one is shown.
+    balance. The rows of sections, which not every server reports, are closed. Queries hold only names of the profile.
+    Where a profile has a number under two names, one is shown.
 
     Raises:
         InvalidValue: there is no such profile.
@@ -74,6 +79,10 @@ def dashboard(profile: str = "snapring") -> dict[str, Any]:
     for title, members in _rows(by_source):
         if members:
             top = _place(panels, title, members, top)
+    for section, title in _SECTION_ROWS.items():
+        members = [_panel_of(metric) for source, metric in by_source.items() if source.startswith(f"{section}.")]
+        if members:
+            top = _place_closed(panels, title, members, top)
     first = _exposed(metrics[0])
     return {
         "uid": f"snapring-{profile}",
@@ -93,7 +102,7 @@ def dashboard(profile: str = "snapring") -> dict[str, Any]:
 
 def expressions(board: dict[str, Any]) -> list[str]:
     """Every query of a dashboard's panels, with Grafana's variables filled in as for all instances and ranks."""
-    queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
+    queries = [target["expr"] for panel in _flat(board["panels"]) for target in panel.get("targets", ())]
     return [
         query.replace("$instance", ".*").replace("$dp_rank", ".*").replace("$__rate_interval", "1m")
         for query in queries
@@ -105,21 +114,42 @@ def _rows(by_source: dict[str, Metric]) -> Iterable[tuple[str, list[dict[str, An
     for title, sources in _ROWS.items():
         extra = _steps(by_source) if title == "Throughput" else []
         yield title, [*extra, *(_panel_of(by_source[source]) for source in sources if source in by_source)]
-    for section, title in _SECTION_ROWS.items():
-        yield title, [_panel_of(metric) for source, metric in by_source.items() if source.startswith(f"{section}.")]
 
 
 def _place(panels: list[dict[str, Any]], title: str, members: list[dict[str, Any]], top: int) -> int:
-    """Append a row and its panels from line ``top`` on; gives the line after them."""
-    row = {"type": "row", "title": title, "collapsed": False, "panels": []}
-    panels.append(row | {"id": len(panels) + 1, "gridPos": {"x": 0, "y": top, "w": _WIDTH, "h": _ROW_HEIGHT}})
+    """Append an open row and its panels from line ``top`` on; gives the line after them."""
+    panels.append(_row(title, top, len(_flat(panels)) + 1))
     top += _ROW_HEIGHT
-    per_line = _WIDTH // _PANEL_WIDTH
+    panels += _in_lines(members, top, len(_flat(panels)) + 1)
+    return top + -(-len(members) // _PER_LINE) * _PANEL_HEIGHT
+
+
+def _place_closed(panels: list[dict[str, Any]], title: str, members: list[dict[str, Any]], top: int) -> int:
+    """Append a closed row, whose panels ask nothing before it is opened; gives the line after it."""
+    number = len(_flat(panels)) + 1
+    inside = _in_lines(members, top + _ROW_HEIGHT, number + 1)
+    panels.append(_row(title, top, number) | {"collapsed": True, "panels": inside})
+    return top + _ROW_HEIGHT
+
+
+def _row(title: str, top: int, number: int) -> dict[str, Any]:
+    grid = {"x": 0, "y": top, "w": _WIDTH, "h": _ROW_HEIGHT}
+    return {"type": "row", "title": title, "collapsed": False, "panels": [], "id": number, "gridPos": grid}
+
+
+def _in_lines(members: list[dict[str, Any]], top: int, number: int) -> list[dict[str, Any]]:
+    """The panels side by side from line ``top`` on, with ids from ``number`` on."""
+    placed = []
     for index, panel in enumerate(members):
-        line, place = divmod(index, per_line)
+        line, place = divmod(index, _PER_LINE)
         grid = {"x": place * _PANEL_WIDTH, "y": top + line * _PANEL_HEIGHT, "w": _PANEL_WIDTH, "h": _PANEL_HEIGHT}
-        panels.append(panel | {"id": len(panels) + 1, "gridPos": grid})
-    return top + -(-len(members) // per_line) * _PANEL_HEIGHT
+        placed.append(panel | {"id": number + index, "gridPos": grid})
+    return placed
+
+
+def _flat(panels: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows and panels, those in closed rows too."""
+    return [inner for panel in panels for inner in (panel, *panel.get("panels", ()))]
 
 
 def _exposed(metric: Metric) -> str:
@@ -143,22 +173,30 @@ def _panel_of(metric: Metric) -> dict[str, Any]:
         return _panel(_title(metric), metric.help, query, f"{{{{instance}}}} {{{{{metric.label}}}}}", "short")
     if metric.source in _CUMULATIVE:
         # Seconds per second are a part of the time, and one rank at work all the time has 1.
-        unit = "percentunit" if metric.unit == "seconds" else "short"
-        return _panel(f"{_title(metric)} per second", metric.help, _rate(metric), _RANK, unit)
+        rate, unit = ("part of the time", "percentunit") if metric.unit == "seconds" else ("per second", "short")
+        return _panel(f"{_title(metric)}, {rate}", metric.help, _rate(metric), _RANK, unit)
     if metric.source in {"timestamp", "$timestamp"}:
         query = f"time() - {_selected(metric)}"
         return _panel("Seconds since the newest snapshot by wall clock", metric.help, query, _RANK, "s")
     return _panel(_title(metric), metric.help, _selected(metric), _RANK, unit)
 
 
+_SPELLINGS: Final = {"kv": "KV", "lora": "LoRA"}
+
 _RANK: Final = "{{instance}} rank {{dp_rank}}"
 
 
 def _title(metric: Metric) -> str:
+    """The name as words; the axis tells seconds and bytes."""
     name = metric.name.rpartition(":")[2]
     for prefix in ("llm_", "sglang_", "snapring_"):
         name = name.removeprefix(prefix)
-    return name.replace("_", " ").capitalize()
+    if metric.unit in {"seconds", "bytes"}:
+        name = name.removesuffix(f"_{metric.unit}")
+    title = name.replace("_", " ").capitalize()
+    for plain, right in _SPELLINGS.items():
+        title = re.sub(rf"\b{plain}\b", right, title, flags=re.IGNORECASE)
+    return title
 
 
 def _living(by_source: dict[str, Metric], metric: Metric) -> str:
@@ -185,7 +223,7 @@ def _balance(by_source: dict[str, Metric]) -> list[dict[str, Any]]:
             panels.append(_panel(f"{_title(metric)}, all ranks", metric.help, query, "{{instance}}", "short"))
     if (generated := by_source.get("decode_moments[5]")) is not None:
         query = f"sum by (instance) ({_rate(generated)})"
-        panels.append(_panel("Tokens generated per second, all ranks", generated.help, query, "{{instance}}", "short"))
+        panels.append(_panel("Generated tokens, per second, all ranks", generated.help, query, "{{instance}}", "short"))
     return panels
 
 

@@ -236,7 +236,8 @@ impl Reader {
         let generation = generation.get();
         let rank = check_rank(rank.0, generation.ring.ranks()).or_raise()?;
         let words = generation.row_words;
-        let rows = generation.ring.slot(rank).history(last.count("last")?, words);
+        let last = last.count("last")?;
+        let rows = py.detach(|| generation.ring.slot(rank).history(last, words)); // megabytes, where many are asked for
         if generation.ring.header.schema.codec() == Codec::Record {
             if !rows.chunks_exact(words).all(|row| generation.names_itself(rank, row)) {
                 return Err(foreign_rank(rank));

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -182,8 +183,8 @@ def test_an_answer_is_bounded(ring_dir: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "3 ranks with 5 columns" in message(refused)
 
 
-def test_others_have_their_turn(writers: list[Writer[LoadSnapshot]]) -> None:
-    """Between two ranks the event loop does something else."""
+async def document_and_turns(reader: Reader[LoadSnapshot]) -> tuple[bytes, int]:
+    """The default document, and how often the event loop did something else meanwhile."""
     turns = 0
 
     async def count_turns() -> None:
@@ -192,12 +193,36 @@ def test_others_have_their_turn(writers: list[Writer[LoadSnapshot]]) -> None:
             turns += 1
             await asyncio.sleep(0)
 
-    async def ask() -> None:
-        counting = asyncio.create_task(count_turns())
-        with Reader("main") as reader:
-            await history._document(Loads(reader), history._parse(b""))
-        counting.cancel()
+    counting = asyncio.create_task(count_turns())
+    document = await history._document(Loads(reader), history._parse(b""))
+    counting.cancel()
+    return document, turns
 
-    asyncio.run(ask())
+
+def test_others_have_their_turn(writers: list[Writer[LoadSnapshot]]) -> None:
+    """Between two ranks the event loop does something else."""
+    with Reader("main") as reader:
+        _, turns = asyncio.run(document_and_turns(reader))
 
     assert turns >= 3
+
+
+def test_a_long_past_is_copied_elsewhere(writers: list[Writer[LoadSnapshot]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many publishes of a rank are copied in another thread and told column by column; the answer is the same."""
+    with Reader("main") as reader:
+        short, _ = asyncio.run(document_and_turns(reader))
+        monkeypatch.setattr(history, "AT_ONCE", 2)
+        copied_in = []
+        copy = Reader.history
+
+        def noted(self: Reader[LoadSnapshot], rank: int, last: int) -> object:
+            copied_in.append(threading.current_thread())
+            return copy(self, rank, last)
+
+        monkeypatch.setattr(Reader, "history", noted)
+        long, turns = asyncio.run(document_and_turns(reader))
+
+    assert long == short
+    assert len(copied_in) == 3
+    assert threading.main_thread() not in copied_in
+    assert turns >= 3 + 5

@@ -28,9 +28,14 @@ def exposed(ring_dir: Path, profile: str) -> set[str]:
     return {line.partition("{")[0] for line in text.splitlines() if not line.startswith("#")}
 
 
+def opened(board: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows and panels, those in closed rows too."""
+    return [inner for panel in board["panels"] for inner in (panel, *panel.get("panels", ()))]
+
+
 def panels(board: dict[str, Any]) -> list[dict[str, Any]]:
     """All panels but the rows."""
-    return [panel for panel in board["panels"] if panel["type"] != "row"]
+    return [panel for panel in opened(board) if panel["type"] != "row"]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -65,21 +70,38 @@ def test_totals_are_shown_as_rates(profile: str) -> None:
 
 
 def test_rows() -> None:
-    """Balance comes first, then what all ranks have, then a row for each section."""
-    titles = [panel["title"] for panel in dashboard()["panels"] if panel["type"] == "row"]
+    """Balance comes first, then what all ranks have, then a closed row for each section, which not all report."""
+    rows = [panel for panel in opened(dashboard()) if panel["type"] == "row"]
 
-    assert titles == [
+    assert [row["title"] for row in rows if not row["collapsed"]] == [
         "Balance",
         "Requests",
         "Tokens and KV cache",
         "Throughput",
         "Age and state",
+    ]
+    assert [row["title"] for row in rows if row["collapsed"]] == [
         "Queues",
         "Memory",
         "Speculative decoding",
         "Adapters",
         "Disaggregation",
     ]
+    assert rows == sorted(rows, key=lambda row: row["gridPos"]["y"])
+    assert [bool(row["panels"]) for row in rows] == [row["collapsed"] for row in rows]
+
+
+def test_titles() -> None:
+    """Titles are words in the spelling of the field, without the unit that the axis tells."""
+    titles = {panel["title"] for panel in panels(dashboard())}
+
+    assert {
+        "KV used tokens",
+        "LoRA slots used",
+        "Prefill busy, part of the time",
+        "Prefill tokens, per second",
+    } < titles
+    assert not [title for title in titles if re.search(r"\b(kv|lora)\b|(seconds|bytes)$", title)]
 
 
 def test_balance() -> None:
@@ -109,8 +131,15 @@ def test_variables() -> None:
 def test_places(profile: str) -> None:
     """Panels have an id of their own, lie on Grafana's 24 columns, and none covers another."""
     board = dashboard(profile)
-    grids = [panel["gridPos"] for panel in board["panels"]]
+    for shown in (board["panels"], *(panel["panels"] for panel in board["panels"] if panel.get("panels"))):
+        none_covers_another([panel["gridPos"] for panel in shown])
 
+    ids = [panel["id"] for panel in opened(board)]
+    assert len(set(ids)) == len(ids)
+
+
+def none_covers_another(grids: list[dict[str, int]]) -> None:
+    """Check places that are shown at once."""
     cells = [
         (x, y)
         for grid in grids
@@ -118,7 +147,6 @@ def test_places(profile: str) -> None:
         for y in range(grid["y"], grid["y"] + grid["h"])
     ]
 
-    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
     assert len(set(cells)) == len(cells)
     assert max(x for x, _ in cells) < 24
 
