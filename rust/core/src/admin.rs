@@ -6,7 +6,7 @@ use crate::claim;
 use crate::clock;
 use crate::dir::{BELL, DirOptions, Directory, NEW, RING, check_name};
 use crate::error::Error;
-use crate::file::{RingFile, WHOLE};
+use crate::file::{self, RingFile, WHOLE};
 use crate::header::Header;
 use crate::layout::{cell, slot as word};
 use crate::mapping::Access;
@@ -102,34 +102,29 @@ fn rank_info(ring: &Ring, rank: u32, max_age_ns: u64, this_boot: bool) -> Result
     })
 }
 
-/// Removes ring `name` and its bell. False, and nothing is touched, when a living process claims a rank of it or it was
-/// replaced meanwhile.
+/// Removes ring `name` and its bell. False, and nothing is touched, when a living process claims a rank of it or is
+/// about to, having just made it, or when it was replaced meanwhile.
 ///
 /// `force` also takes a regular file of this user whose header cannot be read; without it that is the header's error.
 pub fn remove(options: &DirOptions, name: &str, force: bool) -> Result<bool, Error> {
     check_name(name)?;
     let directory = Directory::open(options)?.ok_or_else(|| not_found(options, name))?;
+    match RingFile::open(&directory, name, Access::Write) {
+        Ok(Some(ring)) => file::remove(&directory, name, &ring.fd, ring.inode),
+        Ok(None) => Err(not_found(options, name)),
+        Err(Error::Untrusted(_) | Error::LayoutMismatch(_)) if force => remove_unreadable(options, &directory, name),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_unreadable(options: &DirOptions, directory: &Directory, name: &str) -> Result<bool, Error> {
     let path = format!("{name}{RING}");
-    let (fd, inode, readable) = match RingFile::open(&directory, name, Access::Write) {
-        Ok(Some(file)) => (file.fd, file.inode, true),
-        Ok(None) => return Err(not_found(options, name)),
-        Err(Error::Untrusted(_) | Error::LayoutMismatch(_)) if force => {
-            let (fd, stat) = directory.open_file(&path, OFlags::RDWR)?.ok_or_else(|| not_found(options, name))?;
-            (fd, stat.st_ino, false)
-        }
-        Err(error) => return Err(error),
-    };
-    // Whoever holds every claim is alone until the descriptor closes, at the end of this function.
-    if !claim::try_claim(&fd, WHOLE)? || directory.inode(&path) != inode {
+    let (fd, stat) = directory.open_file(&path, OFlags::RDWR)?.ok_or_else(|| not_found(options, name))?;
+    // Not marked as retired, which may be outside of so short a file; claimers look at the inode too.
+    if !claim::try_claim(&fd, WHOLE)? || directory.inode(&path) != stat.st_ino {
         return Ok(false);
     }
-    // What is unreadable may also be too short to mark; claimers look at the inode too.
-    if readable {
-        crate::file::retire(&fd)?;
-    }
-    // The bell first: once the ring's name is free, the next bell is somebody else's.
-    directory.unlink(&format!("{name}{BELL}"))?;
-    directory.unlink(&path)?;
+    file::unlink(directory, name)?;
     Ok(true)
 }
 

@@ -1,32 +1,23 @@
-//! A ring as its writers hold it: found, made or replaced where that is needed, watched for a replacement, left.
+//! A ring as its writers hold it: claimed, watched for a replacement, left.
 
 use crate::claim::{self, Range};
 use crate::clock;
 use crate::dir::{BELL, Directory, RING};
 use crate::error::Error;
-use crate::file::{self, Fresh, Legacy, RingFile, WHOLE};
+use crate::file::{self, Legacy, RingFile};
 use crate::fork::ClaimFile;
 use crate::header::Header;
-use crate::layout::{Geometry, MAX_RANKS, header as header_word, slot as word};
-use crate::mapping::{Access, Mapping};
+use crate::layout::{Geometry, header as header_word, slot as word};
+use crate::mapping::Mapping;
 use crate::options::WriterOptions;
-use crate::schema::{Codec, Schema};
+use crate::settle::Origins;
 use crate::slot::Slot;
 use crate::sync::Ordering;
 use crate::wake::BellFile;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// How long an own path may be wrong before a publish notices.
 const LOOK_EVERY_NS: u64 = 1_000_000_000;
-/// Rounds of opening, creating and replacing before a claim gives up.
-pub(crate) const ROUNDS: u32 = 1_000;
-/// Rounds in which a process waits for another to make the ring. Ranks that start together need room for one ring, not
-/// for one each; but the maker may be stopped.
-const PATIENCE: u32 = 300;
-/// Pause after a round that met a replacement or a removal.
-const PAUSE: Duration = Duration::from_millis(1);
-
 /// A ring that its holder may write to, rank by rank as it claims them.
 #[derive(Debug)]
 pub(crate) struct Attachment {
@@ -147,12 +138,8 @@ impl Attachment {
         let fd = self.claim.fd()?;
         // Its own claims first: of writers that close at once, the one that frees its claim last meets no other.
         claim::release(fd, held)?;
-        // Whoever holds every claim is alone: nobody can claim until the description closes, below.
-        if claim::try_claim(fd, WHOLE)? && self.is_current(options) {
-            file::retire(fd)?;
-            // The bell first: once the ring's name is free, the next bell is somebody else's.
-            self.directory.unlink(&format!("{}{BELL}", options.name))?;
-            self.directory.unlink(&format!("{}{RING}", options.name))?;
+        if self.is_current(options) {
+            file::remove(&self.directory, &options.name, fd, self.inode)?;
         }
         Ok(())
     }
@@ -179,145 +166,4 @@ pub(crate) struct Taken {
 /// The slot of `rank` in `pages`, which begin with the slot's own.
 pub(crate) fn slot_in<'a>(pages: &'a [crate::sync::AtomicU64], geometry: &Geometry, rank: u32) -> Slot<'a> {
     Slot::new(&pages[geometry.slot_skew(rank) / 8..], geometry)
-}
-
-/// What a new file inherits.
-#[derive(Debug, Default)]
-pub(crate) struct Origins {
-    legacies: Vec<Legacy>,
-    /// Of the rank that is claimed next.
-    pub(crate) own: Legacy,
-}
-
-/// Finds the ring that `options` name, making or replacing it where that is needed, until `take` has what it wants of it.
-///
-/// `take` gives `None` when the ring changed meanwhile. Gives up after so many `rounds` of at most about a millisecond;
-/// each lost one is one that another process won.
-pub(crate) fn settle<T>(
-    options: &WriterOptions,
-    origins: &Origins,
-    rounds: u32,
-    take: impl Fn(Directory, RingFile) -> Result<Option<T>, Error>,
-) -> Result<T, Error> {
-    let name = &options.name;
-    let mut made = Vec::new(); // nobody removes these before `take` has a claim
-    for round in 0..rounds {
-        let directory = Directory::open_or_create(&options.dir)?;
-        let Some(ring) = RingFile::open(&directory, name, Access::Write)? else {
-            if !directory.try_lock() && round < PATIENCE {
-                std::thread::sleep(PAUSE);
-            } else if directory.inode(&format!("{name}{RING}")) == 0 {
-                let fresh = Fresh::create(&directory, name, &new_header(options)?, &origins.legacies)?;
-                if fresh.install(&directory, name)? {
-                    made.push(fresh);
-                }
-            }
-            continue; // whoever gave it its name, the next round finds it
-        };
-        if let Some(reason) = misfit(options, &ring)? {
-            match file::replace(&directory, name, &ring, &new_header(options)?, &reason)? {
-                Some(fresh) => made.push(fresh),
-                None => std::thread::sleep(PAUSE),
-            }
-            continue;
-        }
-        if let Some(taken) = take(directory, ring)? {
-            return Ok(taken);
-        }
-        std::thread::sleep(PAUSE);
-    }
-    Err(Error::LayoutMismatch(format!(
-        "ring {name:?} is being made, replaced or removed by another process, for {rounds} rounds now; is that one stopped?"
-    )))
-}
-
-/// Refuses the ring that `options` name where there is one and it does not fit.
-pub(crate) fn check(options: &WriterOptions) -> Result<(), Error> {
-    let Some(directory) = Directory::open(&options.dir)? else { return Ok(()) };
-    let Some(ring) = RingFile::open(&directory, &options.name, Access::Read)? else { return Ok(()) };
-    if ring.is_retired()? {
-        return Ok(());
-    }
-    misfit(options, &ring)?.map_or(Ok(()), |reason| {
-        Err(Error::LayoutMismatch(format!("ring {:?} does not fit: {reason}", options.name)))
-    })
-}
-
-fn new_header(options: &WriterOptions) -> Result<Header, Error> {
-    let schema_text = options.schema.to_json();
-    if options.ranks > MAX_RANKS {
-        return Err(Error::Invalid(format!("ranks is {}; a ring has at most {MAX_RANKS}", options.ranks)));
-    }
-    Ok(Header {
-        geometry: Geometry::new(options.ranks, options.cells, options.payload_room(), schema_text.len())?,
-        created_ns: clock::wall_ns(),
-        boot_id: clock::boot_id()?,
-        nonce: clock::random()?,
-        job: options.job.clone(),
-        schema: Arc::clone(&options.schema),
-        schema_text,
-    })
-}
-
-/// Why the ring cannot take this writer, or `None`.
-fn misfit(options: &WriterOptions, ring: &RingFile) -> Result<Option<String>, Error> {
-    let header = &ring.header;
-    let geometry = &header.geometry;
-    let free = header.schema.codec() != Codec::Record;
-    let differs = |what: &str, has: &dyn std::fmt::Display, wants: &dyn std::fmt::Display| {
-        Some(format!("the ring has {what} {has}, this writer wants {wants}"))
-    };
-    Ok(if ring.is_retired()? {
-        Some("it is retired".to_owned())
-    } else if header.boot_id != clock::boot_id()? {
-        Some("it was made before the last boot".to_owned())
-    } else if header.job != options.job {
-        differs("job", &format!("{:?}", header.job), &format!("{:?}", options.job))
-    } else if geometry.ranks != options.ranks {
-        differs("ranks", &geometry.ranks, &options.ranks)
-    } else if let Some(cells) = options.cells.filter(|&cells| cells != geometry.cells) {
-        differs("cells", &geometry.cells, &cells)
-    } else if let Some(payload) =
-        options.payload.map(|payload| payload.next_multiple_of(8)).filter(|&payload| free && payload != geometry.payload_bytes)
-    {
-        differs("payload", &geometry.payload_bytes, &payload)
-    } else if options.exact && header.schema.fingerprint() != options.schema.fingerprint() {
-        Some("its schema is another one, and a relay stores records as they come: run the same classes on all nodes".to_owned())
-    } else {
-        Schema::compatible(&header.schema, &options.schema).err()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{admin, dir::DirOptions};
-    use std::cell::Cell;
-
-    /// A removal at the worst moment, after the maker named its file and before it has its claim, finds the ring in use;
-    /// so a removal that never pauses cannot starve the maker.
-    #[test]
-    fn a_new_ring_outlives_removals_until_its_maker_has_a_claim() {
-        let path = std::path::PathBuf::from(format!("/dev/shm/snapring-test-fresh-{}", std::process::id()));
-        let dir = DirOptions { path: Some(path.clone()), allow_disk: false };
-        let options = WriterOptions { dir: dir.clone(), ..WriterOptions::new("box", 0, 1, Arc::new(Schema::bytes())) };
-        let tries = Cell::new(0);
-        let take = |_: Directory, ring: RingFile| {
-            tries.set(tries.get() + 1);
-            assert!(!admin::remove(&dir, "box", false)?, "try {}", tries.get());
-            Ok((tries.get() == 3).then_some(ring))
-        };
-
-        let made = settle(&options, &Origins::default(), ROUNDS, take).unwrap();
-        assert_eq!(tries.get(), 3);
-
-        made.retire().unwrap(); // the next is a replacement, and lasts as well
-        tries.set(0);
-        let replaced = settle(&options, &Origins::default(), ROUNDS, take).unwrap();
-        assert_ne!(replaced.inode, made.inode);
-        assert_eq!(tries.get(), 3);
-
-        assert!(admin::remove(&dir, "box", false).unwrap(), "nobody is at it any more");
-        std::fs::remove_dir_all(path).unwrap();
-    }
 }

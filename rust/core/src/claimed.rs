@@ -1,6 +1,6 @@
 //! A slot, claimed by the writer of its rank.
 
-use crate::attachment::{Attachment, Origins, ROUNDS, Taken, Taking, settle, slot_in};
+use crate::attachment::{Attachment, Taken, Taking, slot_in};
 use crate::claim::Range;
 use crate::clock;
 use crate::dir::Directory;
@@ -11,6 +11,7 @@ use crate::mapping::{Access, Mapping};
 use crate::options::WriterOptions;
 use crate::slot::Slot;
 use crate::sync::Ordering;
+use crate::settle::{Origins, ROUNDS, settle};
 
 /// A slot, claimed.
 #[derive(Debug)]

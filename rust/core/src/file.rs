@@ -2,7 +2,7 @@
 
 use crate::claim::{self, Range};
 use crate::clock;
-use crate::dir::{Directory, FILE_MODE, NEW, RING};
+use crate::dir::{BELL, Directory, FILE_MODE, NEW, RING};
 use crate::error::Error;
 use crate::header::{self, Header, untrusted};
 use crate::layout::{MAX_RANKS, PAGE, header as word, slot};
@@ -10,11 +10,12 @@ use crate::mapping::{Access, Mapping};
 use crate::slot::Slot;
 use crate::sync::Ordering;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, fallocate, fchmod, linkat, openat, renameat};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, fallocate, fchmod, fstat, linkat, openat, renameat};
 use rustix::io::{Errno, pread, pwrite};
 
 /// Every rank's claim and, behind them, a byte that only a replacement or a removal claims: who meets it knows that the
-/// claim is there for microseconds. The maker of a file shares that byte until it has its own claim.
+/// claim is there for microseconds; so is the last closer's. A writer that makes a file shares that byte until it has its
+/// own claim.
 pub const WHOLE: Range = Range { first: 0, count: MAX_RANKS + 1 };
 /// That byte.
 pub const MAINTENANCE: Range = Range { first: MAX_RANKS, count: 1 };
@@ -98,6 +99,26 @@ pub fn retire(fd: impl AsFd) -> Result<(), Error> {
     Ok(())
 }
 
+/// Removes the ring behind `fd`, of `inode`, and its bell. False, and nothing is touched, where another description
+/// claims or shares part of [`WHOLE`], or the ring's name is another file's.
+///
+/// The claim on [`WHOLE`] stays until the description closes: nobody can claim a rank of what was removed.
+pub fn remove(directory: &Directory, name: &str, fd: impl AsFd, inode: u64) -> Result<bool, Error> {
+    if !claim::try_claim(&fd, WHOLE)? || directory.inode(&format!("{name}{RING}")) != inode {
+        return Ok(false);
+    }
+    retire(&fd)?;
+    unlink(directory, name)?;
+    Ok(true)
+}
+
+/// Takes the names of a ring and of its bell away.
+pub fn unlink(directory: &Directory, name: &str) -> Result<(), Error> {
+    // The bell first: once the ring's name is free, the next bell is somebody else's.
+    directory.unlink(&format!("{name}{BELL}"))?;
+    directory.unlink(&format!("{name}{RING}"))
+}
+
 /// A finished file, without a name at first.
 ///
 /// While this lives nobody removes or replaces the file: else a removal that never pauses could always win between the
@@ -105,6 +126,7 @@ pub fn retire(fd: impl AsFd) -> Result<(), Error> {
 #[derive(Debug)]
 pub struct Fresh {
     fd: OwnedFd,
+    inode: u64,
 }
 
 impl Drop for Fresh {
@@ -139,7 +161,8 @@ impl Fresh {
         match pwrite(&fd, &bytes, 0) {
             Ok(written) if written == bytes.len() => {
                 claim::share(&fd, MAINTENANCE)?; // nobody else has the file yet, so nobody is in the way
-                Ok(Self { fd })
+                let inode = fstat(&fd).map_err(|error| Error::io(what("looking at"), error))?.st_ino;
+                Ok(Self { fd, inode })
             }
             Ok(_) => Err(Error::Invalid(what("the header was cut off while writing"))),
             Err(error) => Err(Error::io(what("writing the header of"), error)),
@@ -159,6 +182,11 @@ impl Fresh {
         }
         renameat(directory, &passing, directory, format!("{name}{RING}"))
             .map_err(|error| Error::io(format!("replacing ring {name:?}"), error))
+    }
+
+    /// Removes the file again, unless somebody claims a rank of it: for a maker that could take nothing.
+    pub fn withdraw(self, directory: &Directory, name: &str) -> Result<bool, Error> {
+        remove(directory, name, &self.fd, self.inode)
     }
 
     fn link(&self, directory: &Directory, file: &str) -> Result<bool, Error> {

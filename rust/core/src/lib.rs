@@ -70,7 +70,7 @@ pub mod sync;
 macro_rules! system {
     ($($name:ident)*) => { $(#[cfg(not(loom))] pub mod $name;)* };
 }
-system!(admin attachment claim claimed clock dir file fork header mapping notify options reader record relayed ring schema text wake watch writer);
+system!(admin attachment claim claimed clock dir file fork header mapping notify options reader record relayed ring schema settle text wake watch writer);
 
 pub use error::Error;
 pub use slot::{Newest, Origin, Slot, Stamp};

@@ -4,7 +4,7 @@
 //! something to say for it and gives it back when that rank is gone; in between, the slot says who fills it, so that
 //! readers can tell a relay that died from a rank that did.
 
-use crate::attachment::{Attachment, Origins, ROUNDS, Taken, Taking, settle, slot_in};
+use crate::attachment::{Attachment, Taken, Taking, slot_in};
 use crate::claim::{self, Range};
 use crate::error::Error;
 use crate::file::{Legacy, WHOLE};
@@ -15,6 +15,7 @@ use crate::mapping::{Access, Mapping};
 use crate::options::WriterOptions;
 use crate::slot::{Newest, Origin, Slot, Stamp};
 use crate::sync::Ordering;
+use crate::settle::{Origins, ROUNDS, settle};
 use std::sync::Arc;
 
 /// Rounds of following a ring that another process is replacing: a relay tries again soon, and whoever drives it is not
@@ -129,7 +130,7 @@ impl Relayed {
     /// on with it later, when nobody is left to say so.
     pub fn check(options: &WriterOptions) -> Result<(), Error> {
         crate::dir::check_name(&options.name)?;
-        crate::attachment::check(&WriterOptions { exact: true, ..options.clone() })
+        crate::settle::check(&WriterOptions { exact: true, ..options.clone() })
     }
 
     fn attached(&mut self) -> Result<&mut Attached, Error> {

@@ -1,6 +1,6 @@
 //! The writer of one rank.
 
-use crate::attachment::Origins;
+use crate::settle::Origins;
 use crate::claimed::{Claimed, claim_rank};
 use crate::clock::{Clocks, Now};
 use crate::dir::check_name;

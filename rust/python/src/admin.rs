@@ -136,7 +136,8 @@ fn word_offsets<'py>(py: Python<'py>, words: &[(&str, usize)]) -> PyResult<Bound
     Ok(dict)
 }
 
-/// Removes ring `name`; False, and nothing is touched, when a living process claims it or it was replaced meanwhile.
+/// Removes ring `name`; False, and nothing is touched, when a living process claims it or has just made
+/// it, or it was replaced meanwhile.
 #[pyfunction]
 #[pyo3(signature = (name, dir = None, *, force = false))]
 pub(crate) fn remove(name: &str, dir: Option<PathBuf>, force: bool) -> PyResult<bool> {
