@@ -1,6 +1,8 @@
 """A real etcd on loopback, for tests that import this by name; ended and removed with the test session's module."""
 
+import contextlib
 import http.client
+import random
 import shutil
 import socket
 import subprocess
@@ -23,13 +25,15 @@ class Etcd(str):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that were free a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
+    """Ports of loopback that were free a moment ago, none of those that the kernel gives to whoever asks for any."""
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    candidates = [*range(10_000, first), *range(last + 1, 65_536)]
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.SystemRandom().choice(candidates)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            ports.append(port)
     return ports
 
 

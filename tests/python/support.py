@@ -31,6 +31,7 @@ def eventually(predicate: Callable[[], T], deadline: float = 30.0) -> T:
 
 def stop(pid: int) -> None:
     """Stop a process and wait until each of its threads stands still: a signal acts later than it is sent."""
+    assert pid > 0, "not a process, but a group"
     os.kill(pid, signal.SIGSTOP)
     eventually(lambda: set(thread_states(pid)) == {"T"})
 

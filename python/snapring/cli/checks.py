@@ -42,6 +42,9 @@ LEAST_FILES: Final = 256
 
 LEAST_INODES: Final = 64
 
+SHOWN_RANKS: Final = 8
+"""Dead ranks of a ring that are named one by one."""
+
 
 def examine(directory: str | None) -> list[Finding]:
     """Look at everything; takes some milliseconds and leaves nothing behind."""
@@ -174,11 +177,7 @@ def check_rings(directory: str | None) -> Iterator[Finding]:
         ("left behind by kills", _core.leftovers(directory, older_than=LEFT_BEHIND_S), "snapring gc --yes"),
         (
             "in use with dead ranks",
-            [
-                f"{ring.name} ({', '.join(map(str, dead))})"
-                for ring in rings
-                if ring.in_use and (dead := dead_ranks(ring))
-            ],
+            [f"{ring.name} ({named(dead)})" for ring in rings if ring.in_use and (dead := dead_ranks(ring))],
             "start the schedulers of these ranks again, or their server with fewer ranks",
         ),
     ]
@@ -192,6 +191,12 @@ def check_rings(directory: str | None) -> Iterator[Finding]:
 def dead_ranks(ring: RingInfo) -> list[int]:
     """Ranks whose writer has ended; what it last said still stands there."""
     return [rank.rank for rank in ring.ranks if rank.state is State.DEAD]
+
+
+def named(ranks: list[int]) -> str:
+    """Ranks as a line names them: the first ones, and how many more."""
+    shown = ", ".join(map(str, ranks[:SHOWN_RANKS]))
+    return f"{shown} and {len(ranks) - SHOWN_RANKS} more" if len(ranks) > SHOWN_RANKS else shown
 
 
 def ranks_of(directory: str | None) -> dict[str, int]:

@@ -171,6 +171,9 @@ def _panel_of(metric: Metric) -> dict[str, Any]:
     if metric.type in {"info", "stateset"}:
         query = f"sum by (instance, {metric.label}) ({_selected(metric)})"
         return _panel(_title(metric), metric.help, query, f"{{{{instance}}}} {{{{{metric.label}}}}}", "short")
+    if metric.source == "decode_moments[4]":
+        # The time that requests spent in steps, per time: how many there were.
+        return _panel("Requests in decode steps, mean", metric.help, _rate(metric), _RANK, "short")
     if metric.source in _CUMULATIVE:
         # Seconds per second are a part of the time, and one rank at work all the time has 1.
         rate, unit = ("part of the time", "percentunit") if metric.unit == "seconds" else ("per second", "short")

@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
 import msgspec
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -45,8 +46,8 @@ LONGEST: Final = 65_536
 MOST_VALUES: Final = 400_000
 """Numbers of one answer: what a request costs must not depend on how much it asks for."""
 
-AT_ONCE: Final = 1_024
-"""Publishes of a rank that are copied and told without a pause, in well under a millisecond."""
+AT_ONCE: Final = 4_096
+"""Numbers of a rank that are copied and told without a pause, in about half a millisecond."""
 
 NUMBERS: Final = frozenset({Kind.INT, Kind.FLOAT, Kind.BOOL})
 """Kinds that a chart can show."""
@@ -100,23 +101,29 @@ async def _document(loads: Loads, query: HistoryQuery) -> bytes:
 
 async def _columns(loads: Loads, rank: int, last: int, names: tuple[str, ...]) -> bytes | None:
     """The object of one rank, encoded; None where there is nothing to tell."""
-    long = last > AT_ONCE
-    history = loads.reader.history
+    long = last * len(names) > AT_ONCE
+    picked = await asyncio.to_thread(_picked, loads, rank, last, names) if long else _picked(loads, rank, last, names)
+    if picked is None:
+        return None
+    members = [b'"%b":%d' % (RANK.encode(), rank)]
+    for name, column in picked.items():
+        if long:
+            await asyncio.sleep(0)
+        members.append(b"%b:%b" % (msgspec.json.encode(name), msgspec.json.encode(_plain(column))))
+    return b"{%b}" % b",".join(members)
+
+
+def _picked(loads: Loads, rank: int, last: int, names: tuple[str, ...]) -> dict[str, Any] | None:
+    """Copies of the columns of one rank, so that its rows, which may be megabytes, are not kept meanwhile."""
     try:
-        rows: Any = await asyncio.to_thread(history, rank, last) if long else history(rank, last)
+        rows: Any = loads.reader.history(rank, last)
     except SnapringError:  # of this rank alone, or the ring has just gone; others still have their say
         return None
     # A ring that came since may hold no records, or others.
     if isinstance(rows, list) or not len(rows):
         return None
-    known = rows.dtype.names
-    members = [b'"%b":%d' % (RANK.encode(), rank)]
-    for name in names:
-        if long:
-            await asyncio.sleep(0)
-        column = _plain(rows[name]) if name in known else [None] * len(rows)
-        members.append(b"%b:%b" % (msgspec.json.encode(name), msgspec.json.encode(column)))
-    return b"{%b}" % b",".join(members)
+    absent = np.full(len(rows), ABSENT)
+    return {name: rows[name].copy() if name in rows.dtype.names else absent for name in names}
 
 
 def _plain(column: Any) -> list[int | float | None]:  # noqa: ANN401  numpy tells no dtype of a column

@@ -99,15 +99,17 @@ def test_rings_that_nobody_uses(ring_dir: Path) -> None:
 
 def test_dead_ranks_of_a_ring_in_use(ring_dir: Path) -> None:
     """A ring in use whose ranks are not all alive is a warning that names them; once they are back, all is well."""
-    with snapring.Writer("used", rank=0, ranks=4):
-        for rank in (1, 3):
-            with snapring.Writer("used", rank=rank, ranks=4) as writer:
-                writer.publish(snapring.LoadSnapshot())
+    with snapring.Writer("used", rank=0, ranks=4), snapring.Writer("large", rank=0, ranks=20):
+        for name, ranks, ended in (("used", 4, (1, 3)), ("large", 20, range(5, 18))):
+            for rank in ended:
+                with snapring.Writer(name, rank=rank, ranks=ranks) as writer:
+                    writer.publish(snapring.LoadSnapshot())
         (dead,) = doctor(code=0)["rings"]
-        with snapring.Writer("used", rank=1, ranks=4), snapring.Writer("used", rank=3, ranks=4):
-            (alive,) = doctor(code=0)["rings"]
+    with snapring.Writer("used", rank=0, ranks=4):
+        (alive,) = doctor(code=0)["rings"]
 
-    assert (dead["level"], dead["text"]) == ("warn", "1 in use with dead ranks: used (1, 3)")
+    named = "large (5, 6, 7, 8, 9, 10, 11, 12 and 5 more), used (1, 3)"
+    assert (dead["level"], dead["text"]) == ("warn", f"2 in use with dead ranks: {named}")
     assert dead["fix"].startswith("start")
     assert (alive["level"], alive["text"]) == ("ok", "1, all in use")
 

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -208,7 +208,7 @@ def test_others_have_their_turn(writers: list[Writer[LoadSnapshot]]) -> None:
 
 
 def test_a_long_past_is_copied_elsewhere(writers: list[Writer[LoadSnapshot]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many publishes of a rank are copied in another thread and told column by column; the answer is the same."""
+    """Many numbers of a rank are copied in another thread; the answer is the same."""
     with Reader("main") as reader:
         short, _ = asyncio.run(document_and_turns(reader))
         monkeypatch.setattr(history, "AT_ONCE", 2)
@@ -220,9 +220,23 @@ def test_a_long_past_is_copied_elsewhere(writers: list[Writer[LoadSnapshot]], mo
             return copy(self, rank, last)
 
         monkeypatch.setattr(Reader, "history", noted)
-        long, turns = asyncio.run(document_and_turns(reader))
+        long, _ = asyncio.run(document_and_turns(reader))
 
     assert long == short
     assert len(copied_in) == 3
     assert threading.main_thread() not in copied_in
-    assert turns >= 3 + 5
+
+
+def test_a_long_past_is_told_by_columns(writers: list[Writer[LoadSnapshot]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two columns of a rank with many numbers the event loop does something else."""
+
+    async def at_once(work: Callable[..., object], *arguments: object) -> object:
+        return work(*arguments)  # so that no turn is counted but those between ranks and columns
+
+    monkeypatch.setattr(asyncio, "to_thread", at_once)
+    with Reader("main") as reader:
+        _, between_ranks = asyncio.run(document_and_turns(reader))
+        monkeypatch.setattr(history, "AT_ONCE", 2)
+        _, between_columns = asyncio.run(document_and_turns(reader))
+
+    assert between_columns == between_ranks + 5
