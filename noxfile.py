@@ -1,7 +1,7 @@
 """Every check by name. `nox` runs the default ones; `nox -l` lists all; `nox -s NAME` runs one.
 
 The sessions share one cargo target directory, and the wheel under test is built once per Python: cold, the default set
-takes a quarter of an hour on two cores, most of it compiling.
+takes 25 minutes on two cores, most of it compiling.
 """
 
 import os
