@@ -40,12 +40,13 @@ pub(crate) fn settle<T>(
 ) -> Result<T, Error> {
     let mut made = None;
     let outcome = find(options, origins, rounds, take, &mut made);
-    if outcome.is_err()
+    if matches!(outcome, Err(Error::WriterBusy { .. }))
         && !options.keep
         && let Some(fresh) = made
         && let Ok(Some(directory)) = Directory::open(&options.dir)
     {
-        // Whoever came and went meanwhile could not remove it. That nothing could be taken is the error to tell.
+        // Whoever held the rank could not remove the ring, if it has gone by now. After other errors the ring stays:
+        // what stands beside it may be a stranger's.
         let _ = fresh.withdraw(&directory, &options.name);
     }
     outcome
@@ -202,10 +203,10 @@ mod tests {
         assert!(place.remove().unwrap(), "nobody is at it any more");
     }
 
-    /// Another writer takes the new ring and leaves it again, while its maker is at it and then fails: nothing is left.
+    /// Another writer takes the new ring's rank and leaves it again, while its maker is at it: nothing is left.
     /// While the other is still there, or where rings are to be kept, it stays.
     #[test]
-    fn a_maker_that_fails_leaves_no_ring_behind() {
+    fn a_maker_without_a_rank_leaves_no_ring_behind() {
         for (leaves, keep, left) in [(true, false, 0), (false, false, 2), (true, true, 2)] {
             let place = Place::new("left");
             let options = WriterOptions { keep, ..place.0.clone() };
@@ -217,10 +218,11 @@ mod tests {
                 } else {
                     other.set(Some(writer));
                 }
-                Err::<Option<()>, _>(Error::Closed("test"))
+                Err::<Option<()>, _>(Error::WriterBusy { name: "box".to_owned(), rank: 0, pid: 1 })
             };
 
-            assert!(matches!(settle(&options, &Origins::default(), ROUNDS, take), Err(Error::Closed("test"))));
+            let outcome = settle(&options, &Origins::default(), ROUNDS, take);
+            assert!(matches!(outcome, Err(Error::WriterBusy { .. })));
             assert_eq!(place.count_files(), left, "leaves: {leaves}, keep: {keep}");
         }
     }
