@@ -191,6 +191,18 @@ def test_curves_begin_with_the_past(browser: Browser, writer: Writer[LoadSnapsho
         expect(curve).to_have_attribute("d", re.compile(r"M.*(L.*){3}"))
 
 
+def test_a_past_that_is_cut_off_is_no_error(browser: Browser, writer: Writer[LoadSnapshot]) -> None:
+    """A server that ends amid the answer that holds the past leaves curves that begin now, and no error."""
+    with opened(browser) as here:
+        here.page.route("**/v1/loads/history*", lambda route: route.fulfill(body='{"ranks":['))
+        with here.page.expect_response("**/v1/loads/history*"):
+            here.page.reload()
+        writer.publish(LoadSnapshot(num_running_reqs=88))
+        here.shows(0, r"88\s*running")
+
+        assert here.problems == []
+
+
 def test_a_ring_that_comes_and_is_replaced(browser: Browser, ring_dir: Path) -> None:
     """Tiles come with the ring, and are then as many as the next ring has ranks, whether they published or not."""
     with opened(browser) as here:
