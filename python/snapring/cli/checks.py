@@ -196,7 +196,8 @@ def dead_ranks(ring: RingInfo) -> list[int]:
 def named(ranks: list[int]) -> str:
     """Ranks as a line names them: the first ones, and how many more."""
     shown = ", ".join(map(str, ranks[:SHOWN_RANKS]))
-    return f"{shown} and {len(ranks) - SHOWN_RANKS} more" if len(ranks) > SHOWN_RANKS else shown
+    more = f" and {len(ranks) - SHOWN_RANKS} more" if len(ranks) > SHOWN_RANKS else ""
+    return f"{'rank' if len(ranks) == 1 else 'ranks'} {shown}{more}"
 
 
 def ranks_of(directory: str | None) -> dict[str, int]:

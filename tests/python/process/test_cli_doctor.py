@@ -108,7 +108,7 @@ def test_dead_ranks_of_a_ring_in_use(ring_dir: Path) -> None:
     with snapring.Writer("used", rank=0, ranks=4):
         (alive,) = doctor(code=0)["rings"]
 
-    named = "large (5, 6, 7, 8, 9, 10, 11, 12 and 5 more), used (1, 3)"
+    named = "large (ranks 5, 6, 7, 8, 9, 10, 11, 12 and 5 more), used (ranks 1, 3)"
     assert (dead["level"], dead["text"]) == ("warn", f"2 in use with dead ranks: {named}")
     assert dead["fix"].startswith("start")
     assert (alive["level"], alive["text"]) == ("ok", "1, all in use")
