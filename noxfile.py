@@ -21,8 +21,8 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 QUICK_RELEASE = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16"}
 LOOM = {**QUICK_RELEASE, "RUSTFLAGS": "--cfg loom", "CARGO_TARGET_DIR": str(TARGET / "loom")}
 
-# Tests sleep more than they compute. Four workers are as many as the tests were tried with.
-WORKERS = ("-n", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal")
+# Tests sleep more than they compute. Two workers are as many as the tests were tried with.
+WORKERS = ("-n", "2", "--dist", "worksteal")
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "virtualenv"

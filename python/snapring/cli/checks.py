@@ -20,6 +20,7 @@ from snapring.cli.relay_checks import check_relays
 from snapring.cli.rings import LEFT_BEHIND_S, RingInfo, Unreadable, all_rings, directory_path, geometry, kernel
 from snapring.errors import SnapringError
 from snapring.load import LoadSnapshot
+from snapring.rendezvous.agreement import named
 from snapring.ring import Reader, Writer
 from snapring.schema import compile_schema
 from snapring.state import State
@@ -41,9 +42,6 @@ LEAST_FILES: Final = 256
 """Soft limit of open files below which a server that also has sockets soon meets it; a writer takes three."""
 
 LEAST_INODES: Final = 64
-
-SHOWN_RANKS: Final = 8
-"""Dead ranks of a ring that are named one by one."""
 
 
 def examine(directory: str | None) -> list[Finding]:
@@ -191,13 +189,6 @@ def check_rings(directory: str | None) -> Iterator[Finding]:
 def dead_ranks(ring: RingInfo) -> list[int]:
     """Ranks whose writer has ended; what it last said still stands there."""
     return [rank.rank for rank in ring.ranks if rank.state is State.DEAD]
-
-
-def named(ranks: list[int]) -> str:
-    """Ranks as a line names them: the first ones, and how many more."""
-    shown = ", ".join(map(str, ranks[:SHOWN_RANKS]))
-    more = f" and {len(ranks) - SHOWN_RANKS} more" if len(ranks) > SHOWN_RANKS else ""
-    return f"{'rank' if len(ranks) == 1 else 'ranks'} {shown}{more}"
 
 
 def ranks_of(directory: str | None) -> dict[str, int]:

@@ -47,7 +47,7 @@ MOST_VALUES: Final = 400_000
 """Numbers of one answer: what a request costs must not depend on how much it asks for."""
 
 AT_ONCE: Final = 4_096
-"""Numbers of a rank that are copied and told without a pause, in about half a millisecond."""
+"""Numbers of a rank that are copied and told without a pause."""
 
 NUMBERS: Final = frozenset({Kind.INT, Kind.FLOAT, Kind.BOOL})
 """Kinds that a chart can show."""

@@ -9,9 +9,9 @@ use crate::file::{Legacy, RingFile};
 use crate::layout::{FILLER_LOCAL, PAGE, header as header_word};
 use crate::mapping::{Access, Mapping};
 use crate::options::WriterOptions;
+use crate::settle::{Origins, ROUNDS, settle};
 use crate::slot::Slot;
 use crate::sync::Ordering;
-use crate::settle::{Origins, ROUNDS, settle};
 
 /// A slot, claimed.
 #[derive(Debug)]

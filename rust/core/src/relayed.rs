@@ -13,9 +13,9 @@ use crate::header::Header;
 use crate::layout::{FILLER_RELAY, FILLER_RELAY_DEAD, cell, header as header_word, slot as word};
 use crate::mapping::{Access, Mapping};
 use crate::options::WriterOptions;
+use crate::settle::{Origins, ROUNDS, settle};
 use crate::slot::{Newest, Origin, Slot, Stamp};
 use crate::sync::Ordering;
-use crate::settle::{Origins, ROUNDS, settle};
 use std::sync::Arc;
 
 /// Rounds of following a ring that another process is replacing: a relay tries again soon, and whoever drives it is not

@@ -1,6 +1,5 @@
 //! The writer of one rank.
 
-use crate::settle::Origins;
 use crate::claimed::{Claimed, claim_rank};
 use crate::clock::{Clocks, Now};
 use crate::dir::check_name;
@@ -9,6 +8,7 @@ use crate::fork::Token;
 use crate::header::Header;
 use crate::layout::MAX_JOB;
 use crate::options::WriterOptions;
+use crate::settle::Origins;
 use crate::slot::{Origin, Stamp};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

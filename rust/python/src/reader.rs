@@ -18,7 +18,7 @@ use snapring_core::{Ask, Codec, DirOptions, Error, ReaderOptions, Reading, Schem
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Half a megabyte, some 0.1 ms.
+/// Words of a copy above which other threads may run meanwhile: half a megabyte.
 const DETACHED_WORDS: usize = 64 * 1024;
 
 /// The native half of `snapring.Reader`, which says how to open one.

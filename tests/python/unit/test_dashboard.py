@@ -100,6 +100,7 @@ def test_titles() -> None:
         "LoRA slots used",
         "Prefill busy, part of the time",
         "Prefill tokens, per second",
+        "Requests in decode steps, mean",
     } < titles
     assert not [title for title in titles if re.search(r"\b(kv|lora)\b|(seconds|bytes)$", title)]
 
